@@ -1,0 +1,46 @@
+# Everything lives in .venv, built from the versions pinned in constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One file that is newer than what it was built from: make rebuilds the environment only when that changed.
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check bench clean
+
+help:  ## Show this list.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(READY)  ## Build .venv with everything.
+
+$(READY): pyproject.toml constraints.txt $(wildcard workers/*/pyproject.toml)
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); sys.exit(0 if ok else "mosaic_cluster needs Python 3.11, 3.12 or 3.13, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt pip setuptools wheel
+	# torch first: what pulls a bare torch later would fetch gigabytes of CUDA builds.
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e ".[cluster,dev]" $(foreach worker,$(wildcard workers/*/pyproject.toml),-e $(dir $(worker)))
+	@touch $@
+
+demo: $(READY)  ## Train PPO on CartPole through the whole path, on an embedded Ray.
+	$(BIN)/mosaic run docs/examples/cartpole.yaml
+
+test: $(READY)  ## The test suite (under 12 minutes).
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## The heavier tests.
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY)  ## Style, types, import contracts, links, examples.
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/vermin -q -t=3.8- --no-tips --violations --eval-annotations mosaic_cluster/worker mosaic_cluster/catalog/gym_gui
+	$(BIN)/python tests/checks/links.py
+	$(BIN)/python tests/checks/examples.py
+
+bench: $(READY)  ## Measure, beside the named peer in the same run.
+	$(BIN)/python tests/benchmarks/all.py
+
+clean:  ## Remove what make built.
+	rm -rf $(VENV) build *.egg-info workers/*/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,3 @@
+"""The composition root and Python API: wires the rooms together."""
+
+from __future__ import annotations

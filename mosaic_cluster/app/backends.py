@@ -1,0 +1,37 @@
+"""Which backends there are. Loaded only when used: one of them brings Ray."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+
+from mosaic_cluster.runtime.backend import Backend
+from mosaic_cluster.worker.errors import BackendError
+
+BACKENDS = ("ray", "inline")
+
+
+def make_backend(name: str, address: str | None) -> Backend:
+    """The backend of that name.
+
+    Args:
+        name: ``ray`` or ``inline``.
+        address: for Ray: ``None`` for an embedded one, ``auto`` or ``host:port`` to join a cluster.
+
+    Raises:
+        BackendError: unknown name, Ray is not installed, or the cluster cannot be reached.
+    """
+    if name == "inline":
+        if address is not None:
+            raise BackendError("--address is about Ray; the inline backend runs on this machine only")
+        backend: Backend = import_module("mosaic_cluster.runtime.inline").InlineBackend()
+        return backend
+    if name != "ray":
+        raise BackendError(f"unknown backend {name!r}; there is {' and '.join(BACKENDS)}")
+    if find_spec("ray") is None:
+        raise BackendError(
+            "Ray is not installed here: `pip install 'mosaic-cluster[cluster]'`, "
+            "or run on this machine without it: --backend inline"
+        )
+    backend = import_module("mosaic_cluster.runtime.ray_backend").RayBackend(address)
+    return backend

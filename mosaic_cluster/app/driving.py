@@ -1,0 +1,160 @@
+"""From a spec to an ended experiment: the composition root of the ``run`` and ``resume`` verbs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from mosaic_cluster.app.backends import make_backend
+from mosaic_cluster.catalog import Catalog
+from mosaic_cluster.experiments.conductor import Conductor, Listener
+from mosaic_cluster.experiments.home import ExperimentHome
+from mosaic_cluster.experiments.launching import Prepared, launch, prepare, resume
+from mosaic_cluster.experiments.placing import check_feasible
+from mosaic_cluster.runtime.backend import Backend
+from mosaic_cluster.specs import read_document
+
+EXIT_CODES = {"COMPLETED": 0, "FAILED": 1, "CANCELLED": 130}
+
+
+@dataclass(frozen=True)
+class ExperimentResult:
+    """How an experiment ended.
+
+    Attributes:
+        experiment_id: its id.
+        path: its folder.
+        state: COMPLETED, FAILED or CANCELLED.
+        status: the final status document.
+    """
+
+    experiment_id: str
+    path: Path
+    state: str
+    status: dict[str, Any]
+
+    @property
+    def exit_code(self) -> int:
+        """0 completed, 1 failed, 130 interrupted."""
+        return EXIT_CODES.get(self.state, 1)
+
+
+def read_spec(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """A spec's document and the name to call it by in messages."""
+    if isinstance(source, Mapping):
+        return dict(source), None
+    return read_document(Path(source)), str(source)
+
+
+def run(
+    source: str | Path | Mapping[str, Any],
+    *,
+    backend: str = "ray",
+    address: str | None = None,
+    storage: str | None = None,
+    listener: Listener | None = None,
+) -> ExperimentResult:
+    """Run what a spec says, to the end.
+
+    Args:
+        source: a spec file (YAML or JSON), or the document itself.
+        backend: ``ray`` or ``inline``.
+        address: Ray cluster to join; default ``$RAY_ADDRESS``, else an embedded Ray.
+        storage: overrides the spec's ``storage``.
+        listener: called with each status document.
+
+    Raises:
+        SpecError: the spec is wrong; carries every problem. Nothing was started or written.
+        PlacementError: no node of the cluster can ever run it.
+        BackendError: the cluster cannot be reached.
+    """
+    document, heading = read_spec(source)
+    prepared = prepare(document, Catalog(), heading=heading, storage=storage)
+    made = make_backend(backend, _address(backend, address))
+    try:
+        check_feasible(prepared.plans, made.view(), heading)
+        return _drive(launch(prepared, made, listener=listener), made)
+    finally:
+        made.close()
+
+
+def continue_experiment(
+    home: ExperimentHome,
+    *,
+    backend: str = "ray",
+    address: str | None = None,
+    retry_failed: bool = False,
+    listener: Listener | None = None,
+) -> ExperimentResult:
+    """Continue an experiment whose driver ended: see :func:`mosaic_cluster.experiments.launching.resume`."""
+    made = make_backend(backend, _address(backend, address))
+    try:
+        return _drive(resume(home, Catalog(), made, retry_failed=retry_failed, listener=listener), made)
+    finally:
+        made.close()
+
+
+def plan_of(
+    source: str | Path | Mapping[str, Any], *, backend: str, address: str | None, storage: str | None
+) -> tuple[Prepared, list[str], list[dict[str, Any]]]:
+    """What running a spec would do: the prepared spec, text lines, and the answers of placement."""
+    from mosaic_cluster.experiments.placing import describe
+
+    document, heading = read_spec(source)
+    prepared = prepare(document, Catalog(), heading=heading, storage=storage)
+    made = make_backend(backend, _address(backend, address))
+    try:
+        lines, answers = describe(prepared, made.view())
+    finally:
+        made.close()
+    return prepared, lines, answers
+
+
+def _address(backend: str, address: str | None) -> str | None:
+    if address is None and backend == "ray":
+        return os.environ.get("RAY_ADDRESS") or None
+    return address
+
+
+def _drive(conductor: Conductor, backend: Backend) -> ExperimentResult:
+    try:
+        with _interruptible(conductor):
+            state = conductor.run_to_end()
+    except KeyboardInterrupt:
+        backend.close()
+        state = conductor.abandon("interrupted twice: killed without waiting for a checkpoint")
+    home = conductor.home
+    return ExperimentResult(home.experiment_id, home.path, state, conductor.status_document())
+
+
+@contextmanager
+def _interruptible(conductor: Conductor) -> Iterator[None]:
+    """Ctrl-C or SIGTERM once stops cleanly; a second time gives up at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = 0
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        del frame
+        asked += 1
+        if asked > 1:
+            raise KeyboardInterrupt
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        conductor.request_stop("cancelled", f"interrupted ({name}) at {time.strftime('%H:%M:%S')}")
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,132 @@
+"""What runs printed, as a person wants to read it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mosaic_cluster.app.asking import choose_runs
+from mosaic_cluster.experiments.home import ExperimentHome
+from mosaic_cluster.experiments.life import LOST, TERMINAL
+from mosaic_cluster.experiments.status import read_status
+
+POLL_SECONDS = 0.3
+STREAMS = {"out": "stdout.log", "err": "stderr.log"}
+
+
+@dataclass
+class _Reader:
+    """Complete lines of one growing file."""
+
+    path: Path
+    prefix: str
+    stream: str
+    offset: int = 0
+    partial: bytes = b""
+
+    def read(self, last: bool) -> list[str]:
+        if not self.path.is_file():
+            return []
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            data = file.read()
+        self.offset += len(data)
+        pieces = (self.partial + data).split(b"\n")
+        self.partial = pieces.pop()
+        if last and self.partial:
+            pieces.append(self.partial)
+            self.partial = b""
+        return [piece.decode("utf-8", "replace") for piece in pieces]
+
+
+def log_lines(
+    home: ExperimentHome, runs: Sequence[str], *, follow: bool, raw: bool, streams: Sequence[str]
+) -> Iterator[str]:
+    """Lines of the chosen runs' logs, attempt by attempt.
+
+    Args:
+        runs: run ids or their ends; none means all.
+        follow: go on until every chosen run has ended.
+        raw: telemetry lines as they were printed; otherwise they are shortened, and step lines left out.
+        streams: of ``out`` and ``err``.
+    """
+    readers: dict[Path, _Reader] = {}
+    while True:
+        status = read_status(home)
+        chosen = choose_runs(status, runs)
+        over = all(
+            run["state"] in TERMINAL or run["state"] == LOST
+            for run in status["runs"]
+            if run["run_id"] in chosen
+        )
+        for run_id in chosen:
+            several = len(chosen) > 1
+            yield from _new_lines(home, run_id, readers, raw, streams, over or not follow, several)
+        if over or not follow:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _new_lines(
+    home: ExperimentHome,
+    run_id: str,
+    readers: dict[Path, _Reader],
+    raw: bool,
+    streams: Sequence[str],
+    last: bool,
+    several: bool,
+) -> Iterator[str]:
+    attempts = home.run_dir(run_id) / "attempts"
+    numbers = sorted(int(entry.name) for entry in attempts.glob("[0-9]*")) if attempts.is_dir() else []
+    for number in numbers:
+        tag = f"{run_id[-6:].lower()} " if several else ""
+        prefix = f"{tag}#{number} " if several or len(numbers) > 1 else ""
+        for stream in streams:
+            path = attempts / str(number) / STREAMS[stream]
+            reader = readers.setdefault(path, _Reader(path, prefix, stream))
+            for line in reader.read(last):
+                shown = line if raw or stream == "err" else shorten(line)
+                if shown is not None:
+                    yield prefix + shown
+
+
+def shorten(line: str) -> str | None:
+    """A telemetry line in short form; other lines unchanged; ``None`` for what only machines read."""
+    if not line.startswith("{"):
+        return line
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return line
+    if not isinstance(event, dict):
+        return line
+    if event.get("type") == "step":
+        return None
+    if event.get("type") == "episode":
+        total = event.get("total_reward", event.get("reward"))
+        return f"episode {event.get('episode')}: return {total}, {event.get('steps')} steps"
+    if "event" not in event:
+        return line
+    stamp = ""
+    if isinstance(event.get("timestamp"), (int, float)):
+        stamp = time.strftime("%H:%M:%S ", time.localtime(event["timestamp"]))
+    return f"{stamp}{event['event']} {_payload(event.get('payload'))}".rstrip()
+
+
+def _payload(payload: Any) -> str:
+    if not isinstance(payload, dict):
+        return "" if payload is None else json.dumps(payload, ensure_ascii=False)
+    parts = []
+    for name, value in payload.items():
+        if isinstance(value, float):
+            parts.append(f"{name}={value:.5g}")
+        elif isinstance(value, (dict, list)):
+            text = json.dumps(value, ensure_ascii=False)
+            parts.append(f"{name}={text if len(text) <= 120 else text[:117] + '...'}")
+        else:
+            parts.append(f"{name}={value}")
+    return " ".join(parts)

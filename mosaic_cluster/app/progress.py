@@ -1,0 +1,112 @@
+"""The progress model: one row a run, drawn alike by the terminal, a notebook and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mosaic_cluster.units import format_bytes, format_duration
+
+RATE = "steps_per_second"
+RETURN = "episodic_return"
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """What a person wants to see of one run.
+
+    Attributes:
+        run_id: ULID.
+        state: see the architecture's states.
+        reason: one sentence saying why.
+        step: environment steps trained.
+        rate: environment steps per second.
+        episodic_return: latest reported mean return.
+        running: seconds in the present state.
+        attempt: present attempt; 0 before the first.
+    """
+
+    run_id: str
+    worker: str
+    seed: int | None
+    state: str
+    reason: str
+    step: int | None
+    rate: float | None
+    episodic_return: float | None
+    running: float
+    attempt: int
+    node: str | None
+    peak_rss: int
+
+    @property
+    def short_id(self) -> str:
+        """The last six characters: the random part of a ULID, enough to tell runs apart."""
+        return self.run_id[-6:].lower()
+
+    def line(self) -> str:
+        """The row as one plain line."""
+        parts = [f"run {self.short_id}", self.state]
+        if self.step is not None:
+            parts.append(f"step {self.step:,}")
+        if self.rate:
+            parts.append(f"{self.rate:,.0f} steps/s")
+        if self.episodic_return is not None:
+            parts.append(f"episodic_return {self.episodic_return:.1f}")
+        if self.peak_rss:
+            parts.append(format_bytes(self.peak_rss))
+        if self.reason:
+            parts.append(self.reason)
+        return "  ".join(parts)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One experiment at one moment."""
+
+    experiment_id: str
+    kind: str
+    state: str
+    reason: str
+    rows: tuple[RunRow, ...]
+    age: float
+
+    @classmethod
+    def from_status(cls, status: Mapping[str, Any], now: float) -> Progress:
+        """Read a status document.
+
+        Args:
+            now: unix time in seconds.
+        """
+        return cls(
+            experiment_id=str(status["experiment_id"]),
+            kind=str(status.get("kind") or "run"),
+            state=str(status["state"]),
+            reason=str(status.get("reason") or ""),
+            rows=tuple(_row(run, now) for run in status.get("runs", ())),
+            age=max(0.0, now - float(status.get("created_at") or now)),
+        )
+
+    def heading(self) -> str:
+        """Experiment, state and age in one line."""
+        text = f"{self.experiment_id}  {self.state}  {format_duration(round(self.age))}"
+        return f"{text}  {self.reason}" if self.reason else text
+
+
+def _row(run: Mapping[str, Any], now: float) -> RunRow:
+    metrics: Mapping[str, float] = run.get("metrics") or {}
+    return RunRow(
+        run_id=str(run["run_id"]),
+        worker=str(run.get("worker", "")),
+        seed=run.get("seed"),
+        state=str(run["state"]),
+        reason=str(run.get("reason") or ""),
+        step=run.get("step"),
+        rate=metrics.get(RATE),
+        episodic_return=metrics.get(RETURN),
+        running=max(0.0, now - float(run.get("since") or now)),
+        attempt=int(run.get("attempt") or 0),
+        node=run.get("node"),
+        peak_rss=int(run.get("peak_rss") or 0),
+    )

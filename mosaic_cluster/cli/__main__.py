@@ -1,0 +1,7 @@
+"""``python -m mosaic_cluster.cli``."""
+
+from __future__ import annotations
+
+from mosaic_cluster.cli import main
+
+main()

@@ -1,0 +1,46 @@
+"""What ``run`` and ``resume`` share: a live view while it lasts, a summary and an exit code at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+
+from mosaic_cluster.cli.live import LiveView
+from mosaic_cluster.cli.output import print_json
+
+if TYPE_CHECKING:
+    from mosaic_cluster.app.driving import ExperimentResult
+
+
+@contextmanager
+def following(as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A view of status documents; on stderr when stdout is for JSON."""
+    with LiveView(Console(stderr=as_json)) as view:
+        yield view
+
+
+def finish(result: ExperimentResult, as_json: bool) -> None:
+    """Tell how it ended, and exit with the code that says so."""
+    if as_json:
+        print_json({**result.status, "path": str(result.path), "exit_code": result.exit_code})
+    else:
+        console = Console()
+        seconds = time.time() - float(result.status.get("created_at") or time.time())
+        console.print(f"{result.state} in {seconds:.0f}s: {result.path}", highlight=False, soft_wrap=True)
+        for run in result.status["runs"]:
+            if run["state"] != "COMPLETED":
+                console.print(
+                    f"  run {run['run_id']} {run['state']}: {run['reason']}",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
+        if result.state != "COMPLETED":
+            experiment = result.experiment_id
+            console.print(f"  see `mosaic logs {experiment}`; continue with `mosaic resume {experiment}`", markup=False)
+    raise typer.Exit(result.exit_code)

@@ -1,0 +1,29 @@
+"""``mosaic unpause``: Let paused runs go on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mosaic_cluster.cli.output import ExperimentArgument, JsonOption, StorageOption
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+
+    @app.command("unpause")
+    def unpause(
+        experiment: ExperimentArgument,
+        runs: Annotated[
+            list[str] | None,
+            typer.Argument(metavar="[RUN]...", help="Run ids or their ends; default: every run.", show_default=False),
+        ] = None,
+        storage: StorageOption = None,
+        wait: Annotated[float, typer.Option("--wait", help="Seconds to wait until it has happened.")] = 60.0,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Let paused runs go on: from where they were frozen, or from their checkpoint."""
+        from mosaic_cluster.cli.asking import ask
+
+        ask("unpause", experiment, runs or [], storage, wait, as_json)

@@ -1,0 +1,295 @@
+"""Drives the runs of one experiment against a backend: places, starts, follows, restarts, stops them.
+
+Every kind of experiment uses it; a kind says which runs there are and when no more will come.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+
+from mosaic_cluster.experiments import control
+from mosaic_cluster.experiments.home import ExperimentHome
+from mosaic_cluster.experiments.journal import Journal
+from mosaic_cluster.experiments.life import (
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    PAUSED,
+    PENDING,
+    RUNNING,
+    STARTING,
+    TERMINAL,
+    RunLife,
+    RunPlan,
+)
+from mosaic_cluster.experiments.manifests import write_experiment_manifest, write_run_manifest
+from mosaic_cluster.placement import Placement, plan
+from mosaic_cluster.runtime.backend import AttemptResult, Backend
+
+STATUS = "status.json"
+STATUS_SECONDS = 1.0
+CONTROL_SECONDS = 0.5
+STEP_SECONDS = 0.2
+PLACE_SECONDS = 0.5
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+class Conductor:
+    """The driver's loop.
+
+    Args:
+        home: the experiment's folder.
+        backend: opened by :meth:`begin`, closed by whoever made it.
+        listener: called with the status document about once a second and at each change.
+        clock: unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        home: ExperimentHome,
+        backend: Backend,
+        *,
+        listener: Listener | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.home = home
+        self.backend = backend
+        self.journal = Journal(home.storage, clock)
+        self.lives: dict[str, RunLife] = {}
+        self._listener = listener
+        self._clock = clock
+        self._record = home.record()
+        self._begun = clock()
+        self._due: dict[str, float] = {}
+        self._shown: list[tuple[str, str, str]] = []
+        self._stop: tuple[str, str] | None = None
+
+    def begin(self) -> None:
+        """Open the backend for this experiment and say in the journal who drives it."""
+        self.journal.append("driver_started", driver=driver_identity(), backend=self.backend.name)
+        self.backend.open(self.home.experiment_id, str(self.home.path))
+        self.publish()
+
+    def add(self, run: RunPlan) -> RunLife:
+        """Take a new run."""
+        self.journal.append("run_planned", **run.to_dict())
+        life = RunLife(run, since=self._clock())
+        self.lives[run.run_id] = life
+        return life
+
+    def adopt(self, life: RunLife) -> None:
+        """Take a run that an earlier driver began."""
+        self.lives[life.run_id] = life
+
+    def close_lost_attempt(self, life: RunLife) -> None:
+        """Close the attempt that an earlier driver left open; its loss is not the run's failure."""
+        assert life.order is not None
+        result = self.backend.finish(life.order)
+        self._ended(life, result, counts=result.outcome.code != "actor_lost")
+
+    def request_stop(self, code: str, message: str) -> None:
+        """Ask every run to stop. Safe to call from a signal handler."""
+        self._stop = (code, message)
+
+    def run_to_end(self) -> str:
+        """Drive until every run has ended.
+
+        Returns:
+            The experiment's final state.
+        """
+        while not all(life.ended for life in self.lives.values()):
+            self.step()
+        self._finish_tails()
+        state = self.state()
+        self.journal.append("experiment_ended", state=state)
+        write_experiment_manifest(self.home, self._record, list(self.lives.values()), state)
+        self.publish()
+        return state
+
+    def step(self) -> None:
+        """One turn of the loop: at most ``STEP_SECONDS`` of waiting."""
+        handles = [life.handle for life in self.lives.values() if life.handle is not None]
+        self.backend.wait(handles, STEP_SECONDS)
+        self._take_requests()
+        for life in self.lives.values():
+            result = life.handle.poll() if life.handle is not None else None
+            if result is not None:
+                self._ended(life, result)
+        self._observe()
+        self._place()
+        if self._is_due("status", STATUS_SECONDS) or self._states() != self._shown:
+            self.publish()
+
+    def state(self) -> str:
+        """The experiment's state, from those of its runs."""
+        states = {life.state for life in self.lives.values()}
+        if states <= TERMINAL:
+            for candidate in (FAILED, CANCELLED):
+                if candidate in states:
+                    return candidate
+            return COMPLETED
+        for candidate in (RUNNING, STARTING, PENDING):
+            if candidate in states:
+                return candidate
+        return PAUSED
+
+    def publish(self) -> None:
+        """Write ``status.json`` and tell the listener."""
+        self._due["status"] = self._clock()
+        self._shown = self._states()
+        document = self.status_document()
+        self.home.storage.put_json(STATUS, document)
+        if self._listener is not None:
+            self._listener(document)
+
+    def status_document(self) -> dict[str, Any]:
+        """What ``status.json`` says."""
+        state = self.state()
+        return {
+            "experiment_id": self.home.experiment_id,
+            "kind": self._record.get("kind"),
+            "name": self._record.get("name"),
+            "state": state,
+            "created_at": self._record.get("created_at"),
+            "updated_at": self._clock(),
+            "driver": None if state in TERMINAL else driver_identity(),
+            "backend": self.backend.name,
+            "runs": [life.to_dict() for life in self.lives.values()],
+        }
+
+    def _ended(self, life: RunLife, result: AttemptResult, *, counts: bool = True) -> None:
+        now = self._clock()
+        self.journal.append(
+            "attempt_ended", run_id=life.run_id, attempt=life.attempt, counts=counts, **result.to_dict()
+        )
+        life.attempt_ended(result, now, counts=counts)
+        if life.ended:
+            self._close_run(life)
+        elif life.state == PENDING and life.stop_requested is not None:
+            self._cancel(life, life.stop_requested[1])
+
+    def _close_run(self, life: RunLife) -> None:
+        self.journal.append("run_ended", run_id=life.run_id, state=life.state, reason=life.reason)
+        write_run_manifest(self.home, life)
+        if self._is_due("manifest", 10.0):
+            write_experiment_manifest(self.home, self._record, list(self.lives.values()), self.state())
+
+    def _cancel(self, life: RunLife, reason: str) -> None:
+        """End a run that has no process."""
+        life.move(CANCELLED, reason, self._clock())
+        self._close_run(life)
+
+    def _observe(self) -> None:
+        now = self._clock()
+        for run_id, progress in self.backend.progress().items():
+            life = self.lives.get(run_id)
+            if life is not None:
+                life.observe(progress, now)
+        for life in self.lives.values():
+            why = life.handle.waiting_reason() if life.handle and life.state == STARTING else None
+            if why:
+                life.reason = why
+
+    def _place(self) -> None:
+        now = self._clock()
+        ready = [life for life in self.lives.values() if life.state == PENDING and life.not_before <= now]
+        if not ready or not self._is_due("place", PLACE_SECONDS):
+            return
+        answers = plan([life.plan.request for life in ready], self.backend.view())
+        for life, answer in zip(ready, answers.answers, strict=True):
+            if isinstance(answer, Placement):
+                self._start(life, answer)
+            else:
+                life.reason = "; ".join(answer.reasons)
+
+    def _start(self, life: RunLife, placement: Placement) -> None:
+        order = life.next_order(self.home.experiment_id, str(self.home.path), placement)
+        self.journal.append(
+            "attempt_started",
+            run_id=life.run_id,
+            attempt=order.attempt,
+            placement=placement.to_dict(),
+            elapsed_before=order.elapsed_before,
+        )
+        life.started(order, self.backend.start(order), self._clock())
+
+    def _take_requests(self) -> None:
+        if self._stop is not None:
+            (code, message), self._stop = self._stop, None
+            for life in self.lives.values():
+                self._stop_run(life, code, message)
+        if not self._is_due("control", CONTROL_SECONDS):
+            return
+        for request in control.waiting(self.home.storage):
+            self.journal.append("request", verb=request.verb, runs=list(request.runs), by=request.by)
+            chosen = [life for life in self.lives.values() if not request.runs or life.run_id in request.runs]
+            for life in chosen:
+                self._obey(life, request)
+            control.taken(self.home.storage, request)
+
+    def _obey(self, life: RunLife, request: control.Request) -> None:
+        if request.verb == "stop":
+            self._stop_run(life, "cancelled", f"stopped by {request.by}")
+        elif request.verb == "pause" and not life.ended:
+            self._pause_run(life, request.by)
+        elif request.verb == "unpause" and life.state == PAUSED:
+            self._unpause_run(life)
+
+    def _stop_run(self, life: RunLife, code: str, message: str) -> None:
+        if life.ended:
+            return
+        life.stop_requested = (code, message)
+        if life.handle is None:
+            self._cancel(life, message)
+        else:
+            life.handle.stop(code, message)
+
+    def _pause_run(self, life: RunLife, by: str) -> None:
+        if life.state == PAUSED:
+            return
+        if life.handle is None:
+            life.move(PAUSED, f"paused by {by} before it was started", self._clock())
+        elif life.plan.worker.supports_pause_resume:
+            life.handle.stop("paused", f"paused by {by}")
+        else:
+            life.handle.pause()
+
+    def _unpause_run(self, life: RunLife) -> None:
+        if life.handle is not None:
+            life.handle.unpause()
+        else:
+            life.move(PENDING, "waiting to be placed again after a pause", self._clock())
+
+    def _finish_tails(self) -> None:
+        """Bring to Parquet what the hub was away for when an attempt ended."""
+        for life in self.lives.values():
+            for order in life.undrained:
+                self.backend.finish(order)
+
+    def _states(self) -> list[tuple[str, str, str]]:
+        return [(life.run_id, life.state, life.reason) for life in self.lives.values()]
+
+    def _is_due(self, what: str, seconds: float) -> bool:
+        now = self._clock()
+        if now - self._due.get(what, 0.0) < seconds:
+            return False
+        self._due[what] = now
+        return True
+
+
+def driver_identity() -> dict[str, Any]:
+    """Host, process id and start time: enough to say later whether this very process still lives."""
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "process_started": psutil.Process().create_time(),
+    }
+
+

@@ -1,0 +1,193 @@
+"""One run's life: its attempts, its state, and what each outcome means for it. Pure: no I/O, no clock of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mosaic_cluster.placement import Placement, Request
+from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Handle, RunProgress, WorkerLaunch
+from mosaic_cluster.supervision import Limits
+from mosaic_cluster.units import format_duration
+
+PENDING, STARTING, RUNNING, PAUSED = "PENDING", "STARTING", "RUNNING", "PAUSED"
+COMPLETED, FAILED, CANCELLED, LOST = "COMPLETED", "FAILED", "CANCELLED", "LOST"
+TERMINAL = frozenset({COMPLETED, FAILED, CANCELLED})
+RESTART_DELAY = 1.0
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run as it was decided: what, with which config and seed, on what terms.
+
+    Attributes:
+        request: what it needs of a node.
+        max_failures: failures after which the run is FAILED: 0 means the first one is the last.
+    """
+
+    run_id: str
+    worker: WorkerLaunch
+    config: Mapping[str, Any]
+    seed: int | None
+    request: Request
+    limits: Limits
+    grace: float
+    max_failures: int
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the journal keeps of it; the rest follows from the spec."""
+        return {"run_id": self.run_id, "worker": self.worker.name, "config": dict(self.config), "seed": self.seed}
+
+
+@dataclass
+class RunLife:
+    """State of one run.
+
+    Attributes:
+        state: PENDING, STARTING, RUNNING, PAUSED, COMPLETED, FAILED or CANCELLED.
+        reason: one sentence saying why it is in that state.
+        since: unix time it entered the state, in seconds.
+        attempt: number of the current or last attempt; 0 before the first.
+        failures: failed attempts so far.
+        elapsed: running seconds of all ended attempts.
+        held: paused with its processes frozen and its resources still taken.
+        not_before: unix time before which no new attempt is made.
+    """
+
+    plan: RunPlan
+    since: float
+    state: str = PENDING
+    reason: str = "waiting to be placed"
+    attempt: int = 0
+    failures: int = 0
+    elapsed: float = 0.0
+    held: bool = False
+    not_before: float = 0.0
+    handle: Handle | None = None
+    order: AttemptOrder | None = None
+    progress: RunProgress | None = None
+    stop_requested: tuple[str, str] | None = None
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    undrained: list[AttemptOrder] = field(default_factory=list)
+
+    @property
+    def run_id(self) -> str:
+        """ULID of the run."""
+        return self.plan.run_id
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is in a terminal state."""
+        return self.state in TERMINAL
+
+    def move(self, state: str, reason: str, now: float) -> None:
+        """Enter ``state``; staying in it keeps ``since``."""
+        if state != self.state:
+            self.since = now
+        self.state, self.reason = state, reason
+
+    def next_order(self, experiment_id: str, experiment_dir: str, placement: Placement) -> AttemptOrder:
+        """The order for the next attempt. Does not change the life: the journal comes first."""
+        return AttemptOrder(
+            experiment_id=experiment_id,
+            experiment_dir=experiment_dir,
+            run_id=self.run_id,
+            attempt=self.attempt + 1,
+            worker=self.plan.worker,
+            config=self.plan.config,
+            seed=self.plan.seed,
+            placement=placement,
+            limits=self.plan.limits,
+            grace=self.plan.grace,
+            environment=self.plan.environment,
+            elapsed_before=self.elapsed,
+        )
+
+    def started(self, order: AttemptOrder, handle: Handle, now: float) -> None:
+        """An attempt has been handed to the backend."""
+        self.attempt, self.order, self.handle, self.progress = order.attempt, order, handle, None
+        self.move(STARTING, f"attempt {order.attempt} on {order.placement.node_name}", now)
+
+    def observe(self, progress: RunProgress, now: float) -> None:
+        """Take news of the running attempt."""
+        if progress.attempt != self.attempt or self.handle is None:
+            return
+        self.progress = progress
+        if progress.state == PAUSED:
+            self.held = True
+            self.move(PAUSED, "paused: its processes are frozen and keep their resources", now)
+        elif progress.state == RUNNING and self.state in (STARTING, PAUSED):
+            self.held = False
+            self.move(RUNNING, self.where(), now)
+
+    def where(self) -> str:
+        """Attempt and node, for people."""
+        node = self.order.placement.node_name if self.order else "an unknown node"
+        text = f"attempt {self.attempt} on {node}"
+        if self.progress is not None and self.progress.resumed_from_step:
+            text += f", continued from step {self.progress.resumed_from_step:,}"
+        return text
+
+    def attempt_ended(self, result: AttemptResult, now: float, *, counts: bool = True) -> None:
+        """Take an attempt's result and decide what follows.
+
+        Args:
+            result: how it ended.
+            now: unix time in seconds.
+            counts: whether a failure counts against ``max_failures``.
+        """
+        outcome = result.outcome
+        self.attempts.append({"attempt": self.attempt, **result.to_dict()})
+        self.elapsed += outcome.duration
+        if result.committed < result.log_bytes and self.order is not None:
+            self.undrained.append(self.order)
+        self.handle, self.held = None, False
+        if outcome.state == FAILED:
+            self._failed(result, now, counts)
+        elif outcome.state == PAUSED:
+            self.move(PAUSED, "paused at its last checkpoint; its resources are free", now)
+        else:
+            self.move(outcome.state, outcome.message, now)
+
+    def _failed(self, result: AttemptResult, now: float, counts: bool) -> None:
+        outcome = result.outcome
+        self.failures += 1 if counts else 0
+        if self.stop_requested is not None:
+            self.move(CANCELLED, self.stop_requested[1], now)
+        elif not outcome.retryable:
+            self.move(FAILED, outcome.message, now)
+        elif self.failures > self.plan.max_failures:
+            again = f" (attempt {self.attempt}; limits.max_failures: {self.plan.max_failures})"
+            self.move(FAILED, outcome.message + again, now)
+        else:
+            delay = RESTART_DELAY * self.failures
+            self.not_before = now + delay
+            how = (
+                "from its last checkpoint"
+                if self.plan.worker.supports_checkpointing
+                else "from the beginning (this worker keeps no checkpoints)"
+            )
+            self.move(PENDING, f"restarts {how} in {format_duration(delay)}: {outcome.message}", now)
+
+    def to_dict(self) -> dict[str, Any]:
+        """One entry of ``status.json``."""
+        progress = self.progress
+        last = self.attempts[-1]["outcome"] if self.attempts else {}
+        return {
+            "run_id": self.run_id,
+            "worker": self.plan.worker.name,
+            "seed": self.plan.seed,
+            "state": self.state,
+            "reason": self.reason,
+            "since": self.since,
+            "attempt": self.attempt,
+            "failures": self.failures,
+            "node": self.order.placement.node_name if self.order else None,
+            "step": progress.step if progress and progress.step is not None else last.get("last_step"),
+            "metrics": dict(progress.metrics) if progress else {},
+            "events": progress.events if progress else 0,
+            "peak_rss": progress.peak_rss if progress else last.get("peak_rss", 0),
+            "elapsed": self.elapsed,
+        }

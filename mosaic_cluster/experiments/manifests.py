@@ -1,0 +1,134 @@
+"""Analytics manifests: each run's, completed or written, and the experiment's index of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mosaic_cluster.experiments.home import ExperimentHome
+from mosaic_cluster.experiments.life import RunLife
+from mosaic_cluster.runtime.checkpoints import last_checkpoint
+from mosaic_cluster.worker import (
+    ArtifactsMetadata,
+    CheckpointMetadata,
+    WorkerAnalyticsManifest,
+)
+from mosaic_cluster.worker.errors import MosaicError
+
+MANIFEST = "analytics.json"
+TABLES = ("lifecycle", "steps", "episodes", "metrics")
+OURS = {"attempts", "checkpoints"}
+
+
+def write_run_manifest(home: ExperimentHome, life: RunLife) -> None:
+    """Find the manifest a worker wrote (or start one), complete it, and put it at ``runs/<id>/analytics.json``."""
+    folder = home.run_dir(life.run_id)
+    manifest = _worker_manifest(folder, life)
+    manifest.metadata["mosaic"] = _facts(home, life)
+    manifest.artifacts.checkpoints = _checkpoints(folder, manifest.artifacts.checkpoints, life)
+    home.storage.put_json(f"runs/{life.run_id}/{MANIFEST}", manifest.to_dict())
+
+
+def write_experiment_manifest(
+    home: ExperimentHome, record: Mapping[str, Any], lives: Sequence[RunLife], state: str
+) -> None:
+    """Write the experiment's ``analytics.json``: where every run's manifest and every table is."""
+    home.storage.put_json(
+        MANIFEST,
+        {
+            "experiment_id": home.experiment_id,
+            "kind": record.get("kind"),
+            "name": record.get("name"),
+            "state": state,
+            "spec_digest": record.get("digest"),
+            "runs": [_index_entry(life) for life in lives],
+            "telemetry": {table: f"telemetry/{table}/**/*.parquet" for table in TABLES},
+        },
+    )
+
+
+def _index_entry(life: RunLife) -> dict[str, Any]:
+    entry = life.to_dict()
+    return {
+        "run_id": life.run_id,
+        "worker": life.plan.worker.name,
+        "seed": life.plan.seed,
+        "state": life.state,
+        "reason": life.reason,
+        "attempts": life.attempt,
+        "last_step": entry["step"],
+        "manifest": f"runs/{life.run_id}/{MANIFEST}" if life.ended else None,
+    }
+
+
+def _facts(home: ExperimentHome, life: RunLife) -> dict[str, Any]:
+    return {
+        "experiment_id": home.experiment_id,
+        "worker": life.plan.worker.name,
+        "seed": life.plan.seed,
+        "state": life.state,
+        "reason": life.reason,
+        "failures": life.failures,
+        "elapsed_seconds": life.elapsed,
+        "attempts": life.attempts,
+        "declared": life.plan.request.to_dict(),
+    }
+
+
+def _worker_manifest(folder: Path, life: RunLife) -> WorkerAnalyticsManifest:
+    """The worker's own manifest, wherever under its run folder it put it; an empty one if there is none."""
+    unreadable: dict[str, str] = {}
+    for path in _candidates(folder, life.run_id):
+        try:
+            found = WorkerAnalyticsManifest.load(path)
+        except (OSError, ValueError, TypeError, KeyError, MosaicError) as error:
+            unreadable[str(path.relative_to(folder))] = f"{type(error).__name__}: {error}"
+            continue
+        found.run_id = life.run_id
+        if unreadable:
+            found.metadata["unreadable_manifests"] = unreadable
+        return found
+    metadata: dict[str, Any] = {"unreadable_manifests": unreadable} if unreadable else {}
+    return WorkerAnalyticsManifest(
+        run_id=life.run_id, worker_type=life.plan.worker.name, artifacts=ArtifactsMetadata(), metadata=metadata
+    )
+
+
+def _candidates(folder: Path, run_id: str) -> list[Path]:
+    named = f"{run_id}_{MANIFEST}"
+    near = [path for path in (folder / named, folder / MANIFEST) if path.is_file()]
+    deeper = [
+        path
+        for path in sorted(folder.rglob(f"*{MANIFEST}"))
+        if path.relative_to(folder).parts[0] not in OURS and path not in near
+    ]
+    return near + deeper
+
+
+def _checkpoints(
+    folder: Path, known: CheckpointMetadata | None, life: RunLife
+) -> CheckpointMetadata | None:
+    """Checkpoints in the manifest, with the files that are really there and the last one announced."""
+    checkpoints = folder / "checkpoints"
+    files = (
+        sorted(str(path.relative_to(folder)) for path in checkpoints.rglob("*") if path.is_file())
+        if checkpoints.is_dir()
+        else []
+    )
+    if known is None:
+        if not files:
+            return None
+        known = CheckpointMetadata(directory="checkpoints")
+    known.files = known.files or files
+    if not known.final_checkpoint:
+        known.final_checkpoint = _last_announced(folder, life.attempt)
+    return known
+
+
+def _last_announced(folder: Path, attempts: int) -> str | None:
+    found = last_checkpoint(folder, attempts + 1)
+    if found is None:
+        return None
+    path = Path(found.path)
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else found.path

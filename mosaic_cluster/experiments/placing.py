@@ -1,0 +1,39 @@
+"""Placement seen from an experiment: what can never run, and what a plan says in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mosaic_cluster.experiments.life import RunPlan
+from mosaic_cluster.placement import ClusterView, Infeasible, plan
+from mosaic_cluster.worker.errors import PlacementError, Problem
+
+if TYPE_CHECKING:
+    from mosaic_cluster.experiments.launching import Prepared
+
+
+def check_feasible(runs: Sequence[RunPlan], view: ClusterView, heading: str | None = None) -> None:
+    """Refuse what no node of the cluster could ever run.
+
+    Raises:
+        PlacementError: with every reason.
+    """
+    seen: dict[str, None] = {}
+    for answer in plan([run.request for run in runs], view).answers:
+        if isinstance(answer, Infeasible):
+            seen.update(dict.fromkeys(answer.reasons))
+    if seen:
+        raise PlacementError([Problem("resources", reason) for reason in seen], heading)
+
+
+def describe(prepared: Prepared, view: ClusterView) -> tuple[list[str], list[dict[str, Any]]]:
+    """A plan in words, and its answers as JSON-ready dicts, one a run."""
+    made = plan([run.request for run in prepared.plans], view)
+    lines = [f"{len(prepared.plans)} run(s) of worker {prepared.worker.name} {prepared.worker.version}"]
+    if prepared.worker.capabilities is not None and prepared.worker.capabilities.supports_checkpointing:
+        lines.append("a restart continues from the run's last checkpoint")
+    else:
+        lines.append("this worker keeps no checkpoints: a restart begins the run again")
+    lines += made.lines()
+    return lines, [answer.to_dict() for answer in made.answers]

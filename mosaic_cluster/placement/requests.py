@@ -1,0 +1,134 @@
+"""What one run needs of a node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+from mosaic_cluster.units import MIB
+from mosaic_cluster.worker.errors import PlacementError, Problem
+
+
+class Declares(Protocol):
+    """The part of ``WorkerCapabilities`` that placement reads. ``_mb`` counts MiB."""
+
+    @property
+    def cpu_cores(self) -> int:
+        """CPUs."""
+
+    @property
+    def estimated_memory_mb(self) -> int:
+        """Host memory."""
+
+    @property
+    def requires_gpu(self) -> bool:
+        """Whether it cannot run without a GPU."""
+
+    @property
+    def gpu_memory_mb(self) -> int | None:
+        """Memory on one GPU."""
+
+    @property
+    def max_agents(self) -> int:
+        """Most agents one worker process serves."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one run needs of a node.
+
+    Attributes:
+        run_id: whose request it is.
+        cpus: CPUs; counted in steps of 1/10,000, as Ray does, rounded up.
+        memory: bytes of host memory; ``None`` reserves none.
+        gpus: number of GPUs.
+        gpu_memory: bytes needed on each GPU. With one GPU, that share of it is enough (see ``whole_gpus``);
+            several GPUs are always whole, each at least that large. ``None``: whole GPUs of any size.
+        gpus_mandatory: if false, the run goes without GPUs where none is free now.
+        agents: agents the run serves.
+        whole_gpus: take the GPU whole, and read ``gpu_memory`` as the least size it may have.
+    """
+
+    run_id: str
+    cpus: float = 1.0
+    memory: int | None = None
+    gpus: int = 0
+    gpu_memory: int | None = None
+    gpus_mandatory: bool = True
+    agents: int = 1
+    whole_gpus: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("cpus", "memory", "gpus", "gpu_memory"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise ValueError(f"{name} of a request is {value}: give a finite number, 0 or more")
+        if self.gpus == 0 and self.gpu_memory is not None:
+            raise ValueError("a request has gpu_memory but no gpus: give gpus=1, or no gpu_memory")
+
+    @property
+    def shares_gpu(self) -> bool:
+        """Whether a part of one GPU is enough."""
+        return self.gpus == 1 and bool(self.gpu_memory) and not self.whole_gpus
+
+    def without_gpus(self) -> Request:
+        """The same, needing no GPU."""
+        return replace(self, gpus=0, gpu_memory=None, whole_gpus=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Request:
+        """The way back from :meth:`to_dict`."""
+        return cls(**document)
+
+
+def request_for(
+    capabilities: Declares, *, run_id: str, overrides: Mapping[str, Any] | None = None, agents: int = 1
+) -> Request:
+    """A run's request: what its worker declares, where the spec does not say otherwise.
+
+    A declared ``gpu_memory_mb`` counts where a GPU is used at all: the worker requires one, or the spec asks
+    for one. ``gpus`` alone in the spec means whole GPUs, at least as large as declared; ``gpu_memory`` means
+    a share of one.
+
+    Args:
+        capabilities: what the worker declares.
+        overrides: the spec's ``resources``: ``cpus``, ``memory`` and ``gpu_memory`` in bytes, ``gpus``,
+            ``gpus_mandatory``; ``None`` or absent means as declared.
+        agents: agents the run serves.
+
+    Raises:
+        PlacementError: more agents than the worker serves.
+    """
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    if agents > capabilities.max_agents:
+        most = capabilities.max_agents
+        message = f"{agents} is more than this worker serves; give {most} or less, or take another worker"
+        raise PlacementError([Problem("agents", message)])
+    gpus, gpu_memory, whole = _gpus(capabilities, given.get("gpus"), given.get("gpu_memory"))
+    return Request(
+        run_id=run_id,
+        cpus=float(given.get("cpus", capabilities.cpu_cores)),
+        memory=given.get("memory", (capabilities.estimated_memory_mb or 0) * MIB or None),
+        gpus=gpus,
+        gpu_memory=gpu_memory,
+        gpus_mandatory=bool(given.get("gpus_mandatory", True)),
+        agents=agents,
+        whole_gpus=whole,
+    )
+
+
+def _gpus(declared: Declares, gpus: int | None, gpu_memory: int | None) -> tuple[int, int | None, bool]:
+    """Number of GPUs, bytes on each, and whether they are taken whole."""
+    declared_memory = (declared.gpu_memory_mb or 0) * MIB or None
+    if gpus is None and gpu_memory is None:
+        return (1, declared_memory, False) if declared.requires_gpu else (0, None, False)
+    if gpus == 0:
+        return 0, None, False
+    if gpu_memory is not None:
+        return gpus or 1, gpu_memory, False
+    return gpus or 1, declared_memory, True

@@ -1,0 +1,307 @@
+"""One attempt of one run, from its config file to its last committed event.
+
+Every backend calls this same code: the Ray worker actor, and the inline backend's threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mosaic_cluster.catalog import worker_command, worker_environment
+from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, RunProgress
+from mosaic_cluster.runtime.checkpoints import Checkpoint, last_checkpoint
+from mosaic_cluster.supervision import Order, Outcome, Supervised, close_lost, read_outcome, seal, start
+from mosaic_cluster.telemetry import HubClient, HubUnavailable, Pump
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+DRAIN_SECONDS = 120.0
+POLL_SECONDS = 0.1
+
+
+class Attempt:
+    """Runs one attempt; may be stopped, paused and asked for progress from other threads.
+
+    Args:
+        order: what to run.
+        hub: where its telemetry goes.
+    """
+
+    def __init__(self, order: AttemptOrder, hub: HubClient) -> None:
+        self.order = order
+        self._hub = hub
+        self._lock = threading.Lock()
+        self._requests: list[Callable[[Supervised], None]] = []
+        self._stop: tuple[str, str] | None = None
+        self._supervised: Supervised | None = None
+        self._pump: Pump | None = None
+        self._resumed: Checkpoint | None = None
+
+    def run(self) -> AttemptResult:
+        """Run to the end. A run that fails is a result, not an exception."""
+        order = self.order
+        refused = self._refusal()
+        if refused is not None:
+            return self._never_started("FAILED", "start_failed", refused)
+        for attempt in range(1, order.attempt):
+            finish_attempt(order, attempt, self._hub)
+        if order.worker.supports_checkpointing:
+            self._resumed = last_checkpoint(order.run_dir, order.attempt)
+        _write_config(order)
+        _record_start(order, self._resumed)
+        environment = attempt_environment(order, os.environ, self._resumed)
+        with self._lock:
+            if self._stop is None:
+                self._supervised = start(_supervision_order(order, environment))
+        if self._supervised is None:
+            assert self._stop is not None
+            code, message = self._stop
+            return self._never_started("PAUSED" if code == "paused" else "CANCELLED", code, message)
+        try:
+            outcome = self._follow(self._supervised)
+        finally:
+            self._supervised.close()
+        return self._result(outcome)
+
+    def _refusal(self) -> str | None:
+        """Why this node cannot run it, seen before anything is started."""
+        if not (Path(self.order.experiment_dir) / "experiment.json").is_file():
+            return (
+                f"the experiment's folder {self.order.experiment_dir} cannot be seen on node "
+                f"{socket.gethostname()}: storage must be a path that every node mounts at the same place"
+            )
+        return None
+
+    def _follow(self, supervised: Supervised) -> Outcome:
+        self._pump = Pump(
+            self.order.attempt_dir() / "stdout.log", self.order.run_id, self.order.attempt, self._hub
+        )
+        wait = 0.0
+        while True:
+            self._apply(supervised)
+            outcome = supervised.wait(wait)
+            moved = self._pump_once(self._pump)
+            if outcome is not None:
+                return outcome
+            # A full batch means more is waiting: no pause between batches then.
+            wait = 0.0 if moved else POLL_SECONDS
+
+    def _pump_once(self, pump: Pump) -> bool:
+        before = pump.progress.unread
+        try:
+            progress = pump.step()
+        except HubUnavailable:
+            return False  # the log keeps everything; the worker goes on
+        return progress.unread > 0 and before != progress.unread
+
+    def _result(self, outcome: Outcome) -> AttemptResult:
+        committed, size = drain(self.order, self.order.attempt, self._hub, self._pump)
+        return AttemptResult(
+            outcome=outcome,
+            resumed_from_step=self._resumed.step if self._resumed else None,
+            resumed_from=self._resumed.path if self._resumed else None,
+            node=self.order.placement.node_name,
+            committed=committed,
+            log_bytes=size,
+        )
+
+    def _never_started(self, state: str, code: str, message: str) -> AttemptResult:
+        now = time.time()
+        outcome = Outcome(
+            state=state,
+            code=code,
+            message=message,
+            exit_code=None,
+            signal=None,
+            started_at=now,
+            ended_at=now,
+            duration=0.0,
+            peak_rss=0,
+            cpu_seconds=0.0,
+            last_step=None,
+            stderr_tail=[],
+            retryable=False,
+        )
+        if self._refusal() is not None:
+            return AttemptResult(outcome=outcome, node=self.order.placement.node_name)
+        self.order.attempt_dir().mkdir(parents=True, exist_ok=True)
+        seal(str(self.order.attempt_dir()), self.order.run_id, outcome)
+        return self._result(outcome)
+
+    def stop(self, code: str, message: str) -> None:
+        """Ask the worker to checkpoint and stop."""
+        with self._lock:
+            self._stop = (code, message)
+        self._request(lambda supervised: supervised.stop(code, message))
+
+    def pause(self) -> None:
+        """Freeze the worker's processes."""
+        self._request(lambda supervised: supervised.pause())
+
+    def unpause(self) -> None:
+        """Let them go on."""
+        self._request(lambda supervised: supervised.unpause())
+
+    def _request(self, action: Callable[[Supervised], None]) -> None:
+        with self._lock:
+            self._requests.append(action)
+
+    def _apply(self, supervised: Supervised) -> None:
+        with self._lock:
+            requests, self._requests = self._requests, []
+        for action in requests:
+            action(supervised)
+
+    def progress(self) -> RunProgress:
+        """What is known right now."""
+        supervised, pump = self._supervised, self._pump
+        status = supervised.status() if supervised else None
+        seen = pump.progress if pump else None
+        state = "STARTING" if status is None or status.state == "STARTING" else "RUNNING"
+        if status is not None and status.state == "PAUSED":
+            state = "PAUSED"
+        steps = [value for value in (status and status.last_step, seen and seen.last_step) if value is not None]
+        return RunProgress(
+            state=state,
+            attempt=self.order.attempt,
+            step=max(steps) if steps else None,
+            metrics={name: value for name, (_, value) in seen.metrics.items()} if seen else {},
+            events=seen.events if seen else 0,
+            unread=seen.unread if seen else 0,
+            peak_rss=status.peak_rss if status else 0,
+            resumed_from_step=self._resumed.step if self._resumed else None,
+        )
+
+
+def finish_attempt(order: AttemptOrder, attempt: int, hub: HubClient) -> AttemptResult:
+    """Close an attempt nobody runs any more, and bring the tail of its log to Parquet.
+
+    An attempt that ended properly keeps its outcome; one that was lost is sealed as such.
+    """
+    folder = order.attempt_dir(attempt)
+    outcome = read_outcome(str(folder)) or close_lost(
+        str(folder),
+        order.run_id,
+        attempt,
+        "actor_lost",
+        "the worker actor was lost while the run went on (killed, or its node or driver died)",
+    )
+    committed, size = drain(order, attempt, hub, None)
+    begun = _recorded_start(folder)
+    return AttemptResult(
+        outcome=outcome,
+        resumed_from_step=begun.get("resumed_from_step"),
+        resumed_from=begun.get("resumed_from"),
+        node=begun.get("node"),
+        committed=committed,
+        log_bytes=size,
+    )
+
+
+def drain(order: AttemptOrder, attempt: int, hub: HubClient, pump: Pump | None) -> tuple[int, int]:
+    """Bring a sealed log to Parquet to its last byte.
+
+    Returns:
+        Committed bytes and size of the log. They differ only if the hub stayed away too long: the log stays,
+        and whoever closes the experiment tries again.
+    """
+    log = order.attempt_dir(attempt) / "stdout.log"
+    if not log.is_file():
+        return 0, 0
+    pump = pump or Pump(log, order.run_id, attempt, hub)
+    try:
+        committed = pump.drain(DRAIN_SECONDS)
+    except HubUnavailable:
+        committed = 0
+    return committed, log.stat().st_size
+
+
+def attempt_environment(
+    order: AttemptOrder, base: Mapping[str, str], resumed: Checkpoint | None
+) -> dict[str, str]:
+    """Environment variables of the worker's process."""
+    environment = worker_environment(base)
+    threads = str(max(1, int(order.placement.cpus)))
+    environment.update(dict.fromkeys(THREAD_VARIABLES, threads))
+    if not order.placement.gpus:
+        # Ray leaves the variable alone when no GPU was asked for: the worker would see all of them.
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    environment["PYTHONUNBUFFERED"] = "1"
+    environment.update(order.environment)
+    environment.pop("MOSAIC_RESUME_FROM", None)
+    environment.update(
+        MOSAIC_EXPERIMENT_ID=order.experiment_id,
+        MOSAIC_EXPERIMENT_DIR=order.experiment_dir,
+        MOSAIC_RUN_ID=order.run_id,
+        MOSAIC_RUN_DIR=str(order.run_dir),
+        MOSAIC_ATTEMPT=str(order.attempt),
+        MOSAIC_CHECKPOINT_DIR=str(order.run_dir / "checkpoints"),
+    )
+    if resumed is not None:
+        environment["MOSAIC_RESUME_FROM"] = resumed.path
+    return environment
+
+
+def _supervision_order(order: AttemptOrder, environment: dict[str, str]) -> Order:
+    config = str(order.run_dir / "config.json")
+    if order.worker.command is not None:
+        command = [*order.worker.command, "--config", config]
+    else:
+        command = worker_command(order.worker.package, order.worker.has_cli, config, sys.executable)
+    return Order(
+        run_id=order.run_id,
+        attempt=order.attempt,
+        command=tuple(command),
+        cwd=str(order.run_dir),
+        environment=environment,
+        attempt_dir=str(order.attempt_dir()),
+        limits=order.limits,
+        grace=order.grace,
+        elapsed_before=order.elapsed_before,
+    )
+
+
+def _write_config(order: AttemptOrder) -> None:
+    order.run_dir.mkdir(parents=True, exist_ok=True)
+    (order.run_dir / "checkpoints").mkdir(exist_ok=True)
+    document: dict[str, Any] = {**order.config, "run_id": order.run_id, "seed": order.seed}
+    _write_json(order.run_dir / "config.json", document)
+
+
+def _record_start(order: AttemptOrder, resumed: Checkpoint | None) -> None:
+    """Keep what only this process knows, for whoever closes the attempt if it is killed."""
+    order.attempt_dir().mkdir(parents=True, exist_ok=True)
+    record = {
+        "attempt": order.attempt,
+        "node": order.placement.node_name,
+        "resumed_from_step": resumed.step if resumed else None,
+        "resumed_from": resumed.path if resumed else None,
+    }
+    _write_json(order.attempt_dir() / "attempt.json", record)
+
+
+def _recorded_start(folder: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads((folder / "attempt.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record
+
+
+def _write_json(target: Path, value: Any) -> None:
+    staged = target.with_name(f"{target.name}#{os.getpid()}")
+    staged.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(staged, target)

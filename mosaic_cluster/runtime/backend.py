@@ -1,0 +1,166 @@
+"""What an experiment asks of whatever runs its attempts: the ``Backend`` protocol and its plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from mosaic_cluster.placement import ClusterView, Placement
+from mosaic_cluster.supervision import Limits, Outcome
+
+
+@dataclass(frozen=True)
+class WorkerLaunch:
+    """How a worker's process is started, as plain data that travels to the node.
+
+    Attributes:
+        name: the worker's registered name.
+        package: top package of the worker.
+        has_cli: whether ``python -m <package>.cli`` exists.
+        supports_checkpointing: whether a later attempt may continue from a checkpoint.
+        supports_pause_resume: whether a pause may checkpoint, stop the process and give back its resources.
+        command: replaces the package's own start; ``--config <file>`` is appended to it.
+    """
+
+    name: str
+    package: str
+    has_cli: bool
+    supports_checkpointing: bool = False
+    supports_pause_resume: bool = False
+    command: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class AttemptOrder:
+    """One attempt of one run: everything its node needs to know.
+
+    Attributes:
+        experiment_dir: absolute path of the experiment's folder, reached from every node.
+        config: the worker's config without ``run_id`` and ``seed``, which are set from here.
+        elapsed_before: running seconds of earlier attempts, counted against ``limits.max_duration``.
+    """
+
+    experiment_id: str
+    experiment_dir: str
+    run_id: str
+    attempt: int
+    worker: WorkerLaunch
+    config: Mapping[str, Any]
+    seed: int | None
+    placement: Placement
+    limits: Limits
+    grace: float = 30.0
+    environment: Mapping[str, str] = field(default_factory=dict)
+    elapsed_before: float = 0.0
+
+    @property
+    def run_dir(self) -> Path:
+        """``<experiment>/runs/<run_id>``."""
+        return Path(self.experiment_dir) / "runs" / self.run_id
+
+    def attempt_dir(self, attempt: int | None = None) -> Path:
+        """``<run dir>/attempts/<n>`` of this attempt, or of another one of the same run."""
+        return self.run_dir / "attempts" / str(self.attempt if attempt is None else attempt)
+
+
+@dataclass(frozen=True)
+class AttemptResult:
+    """How an attempt ended.
+
+    Attributes:
+        outcome: what became of the worker's process.
+        resumed_from_step: step of the checkpoint it continued from; ``None`` when it began at the beginning.
+        resumed_from: path of that checkpoint.
+        node: name of the node it ran on.
+        committed: bytes of its log that are in Parquet.
+        log_bytes: size of its sealed log.
+    """
+
+    outcome: Outcome
+    resumed_from_step: int | None = None
+    resumed_from: str | None = None
+    node: str | None = None
+    committed: int = 0
+    log_bytes: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        data = asdict(self)
+        data["outcome"] = self.outcome.to_dict()
+        return data
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """What is known about a running attempt right now.
+
+    Attributes:
+        state: STARTING, RUNNING or PAUSED.
+        step: last step the worker reported.
+        metrics: latest value of each metric.
+        events: telemetry events of this attempt so far.
+        unread: bytes of the log that the hub has not taken yet.
+        peak_rss: largest memory of the process tree so far, in bytes.
+    """
+
+    state: str
+    attempt: int
+    step: int | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    events: int = 0
+    unread: int = 0
+    peak_rss: int = 0
+    resumed_from_step: int | None = None
+
+
+class Handle(Protocol):
+    """One running attempt: a future that can also be told to stop or pause."""
+
+    order: AttemptOrder
+
+    def poll(self) -> AttemptResult | None:
+        """The result, or ``None`` while the attempt goes on. Never blocks, never raises for a failed run."""
+
+    def waiting_reason(self) -> str | None:
+        """Why it has not started yet, where the backend knows."""
+
+    def stop(self, code: str, message: str) -> None:
+        """Ask the worker to checkpoint and stop; after the grace time it is killed."""
+
+    def pause(self) -> None:
+        """Freeze the worker's processes; resources stay taken."""
+
+    def unpause(self) -> None:
+        """Let frozen processes go on."""
+
+
+class Backend(Protocol):
+    """Runs attempts somewhere, and keeps their telemetry."""
+
+    name: str
+
+    def view(self) -> ClusterView:
+        """Nodes and what is free on them now."""
+
+    def open(self, experiment_id: str, experiment_dir: str) -> None:
+        """Start what an experiment needs (its telemetry hub)."""
+
+    def start(self, order: AttemptOrder) -> Handle:
+        """Begin an attempt where its placement says."""
+
+    def finish(self, order: AttemptOrder) -> AttemptResult:
+        """Close an attempt that nobody runs any more.
+
+        Kills what is left of it on its node, seals its log, and brings the log's unread tail to Parquet.
+        """
+
+    def progress(self) -> dict[str, RunProgress]:
+        """Latest progress of running attempts, by run id."""
+
+    def wait(self, handles: list[Handle], timeout: float) -> None:
+        """Return when one of ``handles`` may have ended, or after ``timeout`` seconds."""
+
+    def close(self) -> None:
+        """End everything this backend started, worker processes included."""

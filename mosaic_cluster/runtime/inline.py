@@ -1,0 +1,120 @@
+"""The ``Backend`` protocol on this machine alone, with no Ray: threads, and a hub in this process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from mosaic_cluster.inventory import view_of_this_machine
+from mosaic_cluster.placement import ClusterView
+from mosaic_cluster.runtime.attempt import Attempt, finish_attempt
+from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Handle, RunProgress
+from mosaic_cluster.runtime.hub_service import HubService
+from mosaic_cluster.storage import Storage
+from mosaic_cluster.worker.errors import BackendError
+
+
+class InlineHandle:
+    """An attempt in a thread of this process."""
+
+    def __init__(self, order: AttemptOrder, hub: HubService) -> None:
+        self.order = order
+        self.attempt = Attempt(order, hub)
+        self._result: AttemptResult | None = None
+        self._error: BaseException | None = None
+        self.thread = threading.Thread(target=self._run, name=f"run-{order.run_id}", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self.attempt.run()
+        except BaseException as error:  # noqa: BLE001 -- carried to whoever polls
+            self._error = error
+
+    def poll(self) -> AttemptResult | None:
+        """See :class:`Handle`. Raises what only a defect of ours can raise."""
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def waiting_reason(self) -> str | None:
+        """Threads start at once."""
+        return None
+
+    def stop(self, code: str, message: str) -> None:
+        """See :class:`Handle`."""
+        self.attempt.stop(code, message)
+
+    def pause(self) -> None:
+        """See :class:`Handle`."""
+        self.attempt.pause()
+
+    def unpause(self) -> None:
+        """See :class:`Handle`."""
+        self.attempt.unpause()
+
+
+class InlineBackend:
+    """Runs attempts in threads of this process. For one machine, and for quick tests of what runs on any backend."""
+
+    name = "inline"
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._hub: HubService | None = None
+        self._running: dict[str, InlineHandle] = {}
+
+    def view(self) -> ClusterView:
+        """This machine, less what our own runs hold."""
+        alive = [handle for handle in self._running.values() if handle.thread.is_alive()]
+        return view_of_this_machine(
+            cpus_taken=sum(handle.order.placement.cpus for handle in alive),
+            memory_taken=sum(handle.order.placement.memory or 0 for handle in alive),
+            taken_at=self._clock(),
+        )
+
+    def open(self, experiment_id: str, experiment_dir: str) -> None:
+        """Start the hub of this experiment."""
+        telemetry = Storage.open(experiment_dir).at("telemetry")
+        self._hub = HubService(telemetry, on_fenced=lambda: None)
+
+    def start(self, order: AttemptOrder) -> Handle:
+        """Begin an attempt in a thread."""
+        handle = InlineHandle(order, self._service())
+        self._running[order.run_id] = handle
+        return handle
+
+    def finish(self, order: AttemptOrder) -> AttemptResult:
+        """See :class:`Backend`."""
+        return finish_attempt(order, order.attempt, self._service())
+
+    def progress(self) -> dict[str, RunProgress]:
+        """Progress of the attempts in our threads."""
+        return {
+            run_id: handle.attempt.progress()
+            for run_id, handle in self._running.items()
+            if handle.thread.is_alive()
+        }
+
+    def wait(self, handles: list[Handle], timeout: float) -> None:
+        """Return when one may have ended."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end and not any(handle.poll() for handle in handles):
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        """Stop what still runs, then the hub."""
+        for handle in self._running.values():
+            if handle.thread.is_alive():
+                handle.stop("cancelled", "the experiment ended")
+        for handle in self._running.values():
+            handle.thread.join(handle.order.grace + 30)
+        if self._hub is not None:
+            self._hub.close()
+            self._hub = None
+
+    def _service(self) -> HubService:
+        if self._hub is None:
+            raise BackendError("the inline backend was used before it was opened for an experiment")
+        return self._hub

@@ -1,0 +1,232 @@
+"""The ``Backend`` protocol on a Ray cluster, embedded or shared."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Any
+
+import ray
+from ray._private.state import available_resources_per_node, state
+from ray.exceptions import RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from mosaic_cluster.inventory import view_from_ray
+from mosaic_cluster.placement import ClusterView
+from mosaic_cluster.runtime.actors import (
+    NAMESPACE,
+    HubActor,
+    WorkerActor,
+    finish_on_node,
+    hub_name,
+)
+from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Handle, RunProgress
+from mosaic_cluster.worker.errors import BackendError
+
+NODE_LABEL = "ray.io/node-id"
+FINISH_SECONDS = 300.0
+SLOW_START_SECONDS = 10.0
+
+
+class RayHandle:
+    """An attempt in a worker actor."""
+
+    def __init__(self, backend: RayBackend, order: AttemptOrder) -> None:
+        self.order = order
+        self._backend = backend
+        self._begun = time.monotonic()
+        placement = order.placement
+        self.actor = WorkerActor.options(  # type: ignore[attr-defined]
+            name=f"worker-{order.run_id}-{order.attempt}",
+            namespace=NAMESPACE,
+            num_cpus=placement.cpus,
+            num_gpus=placement.gpus,
+            memory=placement.memory or None,
+            label_selector={NODE_LABEL: placement.node_id},
+            max_restarts=0,
+            max_task_retries=0,
+            # run() holds one thread for as long as the attempt lasts; the others answer.
+            max_concurrency=4,
+        ).remote(order)
+        self.result_ref = self.actor.run.remote()
+        self._progress_ref: Any = None
+        self.progress: RunProgress | None = None
+        self._result: AttemptResult | None = None
+
+    def poll(self) -> AttemptResult | None:
+        """See :class:`Handle`."""
+        if self._result is None:
+            ready, _ = ray.wait([self.result_ref], timeout=0)
+            if ready:
+                self._result = self._collect()
+                self._backend.forget(self.order.run_id)
+                ray.kill(self.actor)
+        return self._result
+
+    def _collect(self) -> AttemptResult:
+        try:
+            result: AttemptResult = ray.get(self.result_ref)
+            return result
+        except RayActorError:
+            # What the supervisor wrote last says how it really ended.
+            return self._backend.finish(self.order)
+
+    def refresh(self) -> None:
+        """Take an answer about progress if one has come, and ask again. Never blocks."""
+        if self._progress_ref is not None:
+            ready, _ = ray.wait([self._progress_ref], timeout=0)
+            if not ready:
+                return
+            try:
+                self.progress = ray.get(self._progress_ref)
+            except RayError:
+                return  # poll() tells what became of the actor
+        self._progress_ref = self.actor.progress.remote()
+
+    def waiting_reason(self) -> str | None:
+        """Why the actor has not answered yet."""
+        waited = time.monotonic() - self._begun
+        if self.progress is not None or waited < SLOW_START_SECONDS:
+            return None
+        node = self.order.placement.node_name
+        return f"Ray has not started the worker actor on {node} for {waited:.0f}s: its resources may be taken by others"
+
+    def stop(self, code: str, message: str) -> None:
+        """See :class:`Handle`."""
+        self.actor.stop.remote(code, message)
+
+    def pause(self) -> None:
+        """See :class:`Handle`."""
+        self.actor.pause.remote()
+
+    def unpause(self) -> None:
+        """See :class:`Handle`."""
+        self.actor.unpause.remote()
+
+
+class RayBackend:
+    """Worker actors on a Ray cluster.
+
+    Args:
+        address: ``None`` starts an embedded Ray on this machine, bound to loopback; ``auto`` or
+            ``host:port`` joins a cluster.
+
+    Raises:
+        BackendError: the cluster cannot be reached.
+    """
+
+    name = "ray"
+
+    def __init__(self, address: str | None = None) -> None:
+        self._owns_connection = not ray.is_initialized()
+        self.address = _connect(address) if self._owns_connection else ray.get_runtime_context().gcs_address
+        self._hub: Any = None
+        self._running: dict[str, RayHandle] = {}
+
+    def view(self) -> ClusterView:
+        """Nodes and what is free on them now, as Ray accounts for it."""
+        draining = state.get_draining_nodes()
+        return view_from_ray(
+            ray.nodes(), available_resources_per_node(), draining=list(draining), taken_at=time.time()
+        )
+
+    def open(self, experiment_id: str, experiment_dir: str) -> None:
+        """Start the experiment's hub actor, near the driver (softly)."""
+        node = ray.get_runtime_context().get_node_id()
+        self._hub = HubActor.options(  # type: ignore[attr-defined]
+            name=hub_name(experiment_id),
+            namespace=NAMESPACE,
+            num_cpus=0,
+            max_restarts=-1,
+            max_concurrency=64,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True),
+        ).remote(os.path.join(experiment_dir, "telemetry"))
+        try:
+            ray.get(self._hub.stats.remote())
+        except RayError as error:
+            raise BackendError(f"the telemetry hub of {experiment_id} did not start: {error}") from error
+
+    def start(self, order: AttemptOrder) -> Handle:
+        """Begin an attempt on the node its placement names."""
+        handle = RayHandle(self, order)
+        self._running[order.run_id] = handle
+        return handle
+
+    def finish(self, order: AttemptOrder) -> AttemptResult:
+        """See :class:`Backend`. Runs on the attempt's node while that lives, else anywhere."""
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        task = finish_on_node
+        if order.placement.node_id in alive:
+            task = task.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(order.placement.node_id, soft=True)
+            )
+        try:
+            result: AttemptResult = ray.get(task.remote(order), timeout=FINISH_SECONDS)
+        except RayError as error:
+            raise BackendError(f"cannot close attempt {order.attempt} of run {order.run_id}: {error}") from error
+        return result
+
+    def progress(self) -> dict[str, RunProgress]:
+        """Latest answers of the running actors."""
+        found = {}
+        for run_id, handle in self._running.items():
+            handle.refresh()
+            if handle.progress is not None:
+                found[run_id] = handle.progress
+        return found
+
+    def wait(self, handles: list[Handle], timeout: float) -> None:
+        """Return when one may have ended."""
+        refs = [handle.result_ref for handle in handles if isinstance(handle, RayHandle)]
+        if refs:
+            ray.wait(refs, timeout=timeout)
+        else:
+            time.sleep(timeout)
+
+    def forget(self, run_id: str) -> None:
+        """Drop a handle whose result has been taken."""
+        self._running.pop(run_id, None)
+
+    def close(self) -> None:
+        """End our actors; an embedded Ray ends with us."""
+        for handle in self._running.values():
+            ray.kill(handle.actor)
+        self._running.clear()
+        if self._hub is not None:
+            try:
+                ray.get(self._hub.close.remote(), timeout=60)
+            except RayError as error:
+                logging.getLogger(__name__).warning("the telemetry hub did not close cleanly: %s", error)
+            ray.kill(self._hub)
+            self._hub = None
+        if self._owns_connection:
+            ray.shutdown()
+
+
+def _connect(address: str | None) -> str:
+    # Ours to say, not a default that differs between `ray start` and `ray.init`.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }
+    if address is None or address == "local":
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        # Loopback: an embedded Ray is nobody else's business.
+        options |= {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    else:
+        options["address"] = address
+    try:
+        ray.init(**options)
+    except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        wanted = "an embedded Ray" if address is None else f"the Ray cluster at {address!r}"
+        raise BackendError(
+            f"cannot reach {wanted}: {first}\n"
+            "Check that it runs (`ray status --address HOST:PORT`), that it is Ray "
+            f"{ray.__version__} as here, and that RAY_AUTH_MODE and the token match; "
+            "leave --address out to use an embedded Ray on this machine."
+        ) from error
+    return str(ray.get_runtime_context().gcs_address)

@@ -1,0 +1,11 @@
+"""One small storage interface: whole objects, create-if-absent, listing.
+
+Every object appears whole or not at all. What must not be taken twice (a telemetry file number, a
+journal entry) goes through :meth:`Storage.create`.
+"""
+
+from __future__ import annotations
+
+from mosaic_cluster.storage.objects import Storage, default_location
+
+__all__ = ["Storage", "default_location"]

@@ -1,0 +1,152 @@
+"""Gymnasium environments the way the algorithms need them: vector observations, discrete actions, resumable.
+
+The one unusual part is :class:`EpisodeTape`. A simulator cannot be saved in a portable way, but an episode can
+be played again: the tape keeps the random state from before the episode's reset and the actions since. Playing
+it back brings a deterministic environment to exactly where it was, so that a resumed run goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.wrappers import FlattenObservation, RecordEpisodeStatistics
+from mosaic_cluster.worker.errors import ConfigError, Problem
+
+TAPE_LIMIT = 100_000
+"""Actions of one episode that are kept; a longer episode starts over on resume instead of being replayed."""
+
+
+class EpisodeTape(gym.Wrapper):  # type: ignore[type-arg]
+    """Records what brings the environment back to where it is. Must be the outermost wrapper.
+
+    Also drops every ``info`` entry but ``episode``: nothing here reads the others, and a vector environment
+    merges them at a cost on every step.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._seed: int | None = None
+        self._random_state: dict[str, Any] | None = None
+        self._actions: list[int] | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode, and a new tape."""
+        self._seed = seed
+        self._random_state = None if seed is not None else dict(self.unwrapped.np_random.bit_generator.state)
+        self._actions = []
+        observation, _ = self.env.reset(seed=seed, options=options)
+        return observation, {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """One step, recorded."""
+        if self._actions is not None:
+            self._actions.append(int(action))
+            if len(self._actions) > TAPE_LIMIT:
+                self._actions = None
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        kept = {"episode": info["episode"]} if terminated or truncated else {}
+        return observation, reward, terminated, truncated, kept
+
+    def save(self) -> dict[str, Any] | None:
+        """The tape as plain numbers; ``None`` where the episode is too long to be replayed."""
+        if self._actions is None:
+            return None
+        return {"seed": self._seed, "random_state": pack(self._random_state), "actions": list(self._actions)}
+
+    def replay(self, tape: dict[str, Any]) -> Any:
+        """Play a saved tape.
+
+        Returns:
+            the observation it ends at. The caller compares it with the one it knows.
+
+        Raises:
+            Exception: whatever an environment raises that does not take these actions (another version of it).
+        """
+        if tape["seed"] is None:
+            self.unwrapped.np_random.bit_generator.state = unpack(tape["random_state"])
+        observation, _ = self.reset(seed=tape["seed"])
+        for number, action in enumerate(tape["actions"]):
+            observation, _, terminated, truncated, _ = self.step(np.int64(action))
+            if (terminated or truncated) and number + 1 < len(tape["actions"]):
+                raise ValueError(f"the episode ended after {number + 1} of {len(tape['actions'])} actions")
+        return observation
+
+
+def pack(value: Any) -> Any:
+    """Random states hold arrays; checkpoints hold plain values only, so that loading one can run no code."""
+    if isinstance(value, dict):
+        return {key: pack(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return {"dtype": str(value.dtype), "values": value.tolist()}
+    return value
+
+
+def unpack(value: Any) -> Any:
+    """The inverse of :func:`pack`."""
+    if isinstance(value, dict):
+        if value.keys() == {"dtype", "values"}:
+            return np.array(value["values"], dtype=value["dtype"])
+        return {key: unpack(item) for key, item in value.items()}
+    return value
+
+
+def make_env(env_id: str) -> gym.Env[Any, Any]:
+    """One environment: 1-D float observations, discrete actions, episode statistics, a tape.
+
+    Raises:
+        ConfigError: no such environment, a missing dependency of it, or spaces that are not supported.
+    """
+    try:
+        # The checker of gym.make is for people who write environments; on each step it only costs time.
+        env = gym.make(env_id, disable_env_checker=True)
+    except gym.error.DependencyNotInstalled as error:
+        raise _refused(f"{env_id!r} needs a package that is not installed: {error}") from error
+    except (gym.error.Error, ModuleNotFoundError) as error:
+        raise _refused(
+            f"gymnasium {gym.__version__} cannot make {env_id!r}: {error} "
+            "An environment of another package is written as 'its_package:Name-v0'."
+        ) from error
+    problems = _space_problems(env_id, env)
+    if problems:
+        env.close()
+        raise ConfigError(problems)
+    space = env.observation_space
+    if not (isinstance(space, spaces.Box) and len(space.shape) == 1):
+        env = FlattenObservation(env)
+    return EpisodeTape(RecordEpisodeStatistics(env))
+
+
+def _space_problems(env_id: str, env: gym.Env[Any, Any]) -> list[Problem]:
+    problems = []
+    if not isinstance(env.action_space, spaces.Discrete):
+        problems.append(
+            f"{env_id!r} has the action space {env.action_space}; only Discrete action spaces are supported"
+        )
+    space = env.observation_space
+    if isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2:
+        problems.append(
+            f"{env_id!r} gives images ({space.shape}, uint8); only vector observations are supported: "
+            "wrap the environment so that it gives a vector, or choose another worker"
+        )
+    elif not space.is_np_flattenable:
+        problems.append(f"{env_id!r} has the observation space {space}, which cannot be flattened to a vector")
+    return [Problem("env_id", message) for message in problems]
+
+
+def _refused(message: str) -> ConfigError:
+    return ConfigError([Problem("env_id", message)])
+
+
+def env_seeds(seed: int, count: int) -> list[int]:
+    """One seed per environment.
+
+    Drawn from a seed sequence: with ``seed + i`` the runs of neighbouring seeds would share most of their
+    environments' randomness, and an interval over seeds would come out too narrow.
+    """
+    return [int(word) for word in np.random.SeedSequence(seed).generate_state(count)]
+
+
+__all__ = ["TAPE_LIMIT", "EpisodeTape", "env_seeds", "make_env", "pack", "unpack"]

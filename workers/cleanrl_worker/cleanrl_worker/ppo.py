@@ -1,0 +1,304 @@
+"""PPO for discrete actions and vector observations: the whole algorithm, in this one file.
+
+Schulman et al. 2017, "Proximal Policy Optimization Algorithms" (arXiv:1707.06347), with the implementation
+details that "The 37 Implementation Details of PPO" (Huang et al., ICLR Blog Track 2022) found to matter:
+orthogonal initialisation, Adam's eps of 1e-5, learning rate annealing, GAE, minibatches, advantage
+normalisation, clipped policy and value losses, an entropy bonus, a global gradient norm, tanh networks that
+share nothing.
+
+Where this differs from CleanRL's ``ppo.py``, it does so on purpose:
+
+- An episode that is *truncated* (time limit) is not over: its last state's value is bootstrapped. For this the
+  rollout stores the true successor of every state, also where an episode ends.
+- Only the action is computed at each step. Values and log-probabilities come from one pass over the finished
+  rollout, with the same parameters: the same numbers at a fraction of the time.
+- All randomness of the algorithm comes from one NumPy generator, on any device.
+- The last rollout is shorter where ``total_steps`` asks for it.
+
+Shapes: T steps of a rollout, N environments, D observation entries, A actions, B = T * N.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from torch import nn
+
+from cleanrl_worker.config import CleanRLConfig
+from cleanrl_worker.envs import EpisodeTape, env_seeds, make_env
+from cleanrl_worker.session import Session, TrainingError
+
+
+def linear(inputs: int, outputs: int, std: float = math.sqrt(2)) -> nn.Linear:
+    """A layer with orthogonal weights of gain ``std`` and no bias at first."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.orthogonal_(layer.weight, std)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Agent(nn.Module):
+    """Actor and critic, two separate networks of two hidden layers of 64 tanh units."""
+
+    def __init__(self, observation_size: int, actions: int) -> None:
+        super().__init__()
+        # The actor's small last layer makes the first policy nearly uniform.
+        self.actor = nn.Sequential(
+            linear(observation_size, 64), nn.Tanh(), linear(64, 64), nn.Tanh(), linear(64, actions, std=0.01)
+        )
+        self.critic = nn.Sequential(
+            linear(observation_size, 64), nn.Tanh(), linear(64, 64), nn.Tanh(), linear(64, 1, std=1.0)
+        )
+
+
+class Rollout:
+    """What T steps of N environments gave. Filled from the top; ``length`` rows are valid."""
+
+    FIELDS = ("obs", "next_obs", "actions", "rewards", "terminated", "done")
+
+    def __init__(self, steps: int, envs: int, observation_size: int) -> None:
+        self.obs = np.zeros((steps, envs, observation_size), dtype=np.float32)
+        self.next_obs = np.zeros_like(self.obs)  # the true successor, never the first state of a new episode
+        self.actions = np.zeros((steps, envs), dtype=np.int64)
+        self.rewards = np.zeros((steps, envs), dtype=np.float32)
+        self.terminated = np.zeros((steps, envs), dtype=np.bool_)  # nothing comes after next_obs: its value is 0
+        self.done = np.zeros((steps, envs), dtype=np.bool_)  # terminated or cut short: the next row is another episode
+        self.length = 0
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The valid rows, as tensors."""
+        return {name: torch.from_numpy(getattr(self, name)[: self.length].copy()) for name in self.FIELDS}
+
+    def load_state_dict(self, saved: dict[str, torch.Tensor]) -> None:
+        """Fill the first rows."""
+        for name, rows in saved.items():
+            self.length = len(rows)
+            getattr(self, name)[: self.length] = rows.numpy()
+
+
+def make_envs(config: CleanRLConfig) -> SyncVectorEnv:
+    """N environments stepped one after the other.
+
+    A finished one is reset within the same step, its last observation given as ``infos["final_obs"]``. With
+    Gymnasium's default (reset on the *next* step) each episode would add a transition in which the action has
+    no effect.
+
+    Raises:
+        ConfigError: see :func:`cleanrl_worker.envs.make_env`.
+    """
+    makers = [lambda: make_env(config.env_id)] * config.num_envs
+    return SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def make_agent(envs: SyncVectorEnv, device: torch.device) -> Agent:
+    """The networks that fit these environments."""
+    assert isinstance(envs.single_action_space, gym.spaces.Discrete)
+    assert envs.single_observation_space.shape is not None
+    return Agent(envs.single_observation_space.shape[0], int(envs.single_action_space.n)).to(device)
+
+
+def check(config: CleanRLConfig, device: torch.device) -> dict[str, Any]:
+    """Build everything and take one step, to see that it can be done. Returns what was found."""
+    envs = make_envs(config)
+    try:
+        agent = make_agent(envs, device)
+        obs, _ = envs.reset(seed=env_seeds(0, config.num_envs))
+        with torch.inference_mode():
+            logits = agent.actor(torch.as_tensor(obs, dtype=torch.float32, device=device))
+        envs.step(logits.argmax(-1).cpu().numpy() + int(envs.single_action_space.start))
+        return {
+            "observation_size": envs.single_observation_space.shape[0],
+            "actions": int(envs.single_action_space.n),
+            "parameters": sum(parameter.numel() for parameter in agent.parameters()),
+        }
+    finally:
+        envs.close()
+
+
+def train(config: CleanRLConfig, session: Session) -> None:
+    """Train until ``total_steps`` or until the session asks to stop; reports and checkpoints go to the session.
+
+    Raises:
+        ConfigError: the environment cannot be made or its spaces are not supported.
+        TrainingError: the losses are no longer finite.
+    """
+    device = session.device
+    rng = np.random.default_rng(session.seed)
+    envs = make_envs(config)
+    tapes: list[EpisodeTape] = list(envs.envs)  # type: ignore[arg-type]
+    agent = make_agent(envs, device)
+    optimizer = torch.optim.Adam(agent.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
+    first_action = int(envs.single_action_space.start)  # type: ignore[attr-defined]
+    rollout = Rollout(config.num_steps, config.num_envs, envs.single_observation_space.shape[0])  # type: ignore[index]
+    obs, _ = envs.reset(seed=env_seeds(session.seed, config.num_envs))
+    obs = np.asarray(obs, dtype=np.float32)
+
+    if session.resumed is not None:
+        saved = session.resumed
+        agent.load_state_dict(saved["agent"])
+        optimizer.load_state_dict(saved["optimizer"])
+        if session.same_seed:
+            rng.bit_generator.state = saved["rng"]
+            session.restore_random_states()
+        fits = saved["obs"].shape == obs.shape
+        if fits and len(saved["rollout"]["obs"]) < config.num_steps:
+            rollout.load_state_dict(saved["rollout"])
+        where_it_was = _replay(tapes, saved["tapes"], saved["obs"].numpy()) if fits and session.same_seed else None
+        if where_it_was is not None:
+            obs = where_it_was
+        else:
+            session.say("the environments start new episodes: theirs could not be continued")
+            obs, _ = envs.reset(seed=[int(word) for word in rng.integers(2**31, size=config.num_envs)])
+            obs = np.asarray(obs, dtype=np.float32)
+            if rollout.length:
+                rollout.done[rollout.length - 1] = True
+
+    def state() -> dict[str, Any]:
+        return {
+            "agent": agent.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "rng": rng.bit_generator.state,
+            "obs": torch.from_numpy(obs.copy()),
+            "rollout": rollout.state_dict(),
+            "tapes": [tape.save() for tape in tapes],
+        }
+
+    while session.step < config.total_steps:
+        # By steps rather than updates, from where this rollout began: right after any resume, too.
+        progress = (session.step - rollout.length * config.num_envs) / config.total_steps
+        learning_rate = config.learning_rate * (1 - progress) if config.anneal_lr else config.learning_rate
+        optimizer.param_groups[0]["lr"] = learning_rate
+        session.metrics["learning_rate"] = learning_rate
+
+        # ---- collect a rollout -------------------------------------------------------------------------------
+        missing = math.ceil((config.total_steps - session.step) / config.num_envs)
+        steps = min(config.num_steps, rollout.length + missing)
+        while rollout.length < steps and not session.stopping:
+            t = rollout.length
+            with torch.inference_mode():
+                logits = agent.actor(torch.from_numpy(obs).to(device)).cpu().numpy()
+            # argmax of logits plus Gumbel noise is a sample of their softmax.
+            actions = (logits + rng.gumbel(size=logits.shape)).argmax(-1)
+            rollout.obs[t] = obs
+            rollout.actions[t] = actions
+            next_obs, rewards, terminated, truncated, infos = envs.step(actions + first_action)
+            obs = np.asarray(next_obs, dtype=np.float32)
+            done = terminated | truncated
+            rollout.next_obs[t] = obs
+            rollout.rewards[t] = rewards
+            rollout.terminated[t] = terminated
+            rollout.done[t] = done
+            rollout.length += 1
+            session.step += config.num_envs
+            if done.any():
+                episodes = infos["final_info"]["episode"]
+                for i in np.flatnonzero(done):
+                    rollout.next_obs[t, i] = infos["final_obs"][i]
+                    session.episode(
+                        float(episodes["r"][i]), int(episodes["l"][i]), bool(terminated[i]), bool(truncated[i])
+                    )
+            session.heartbeat()
+        if rollout.length < steps:  # asked to stop: what was collected goes into the checkpoint
+            break
+
+        # ---- advantages --------------------------------------------------------------------------------------
+        observations = torch.from_numpy(rollout.obs[:steps]).to(device).flatten(0, 1)  # (B, D)
+        actions_taken = torch.from_numpy(rollout.actions[:steps]).to(device).flatten()  # (B,)
+        with torch.no_grad():
+            old_values = agent.critic(observations).squeeze(-1)  # (B,)
+            next_values = agent.critic(torch.from_numpy(rollout.next_obs[:steps]).to(device)).squeeze(-1)  # (T, N)
+            old_logprobs = agent.actor(observations).log_softmax(-1).gather(-1, actions_taken[:, None]).squeeze(-1)
+        values = old_values.view(steps, config.num_envs).cpu().numpy()
+        goes_on = 1.0 - rollout.terminated[:steps]
+        same_episode = 1.0 - rollout.done[:steps]
+        # delta_t = r_t + gamma V(s_t+1) - V(s_t);  A_t = delta_t + gamma lambda A_t+1, within one episode
+        deltas = rollout.rewards[:steps] + config.gamma * goes_on * next_values.cpu().numpy() - values
+        advantages = np.zeros_like(values)
+        following = np.zeros(config.num_envs)
+        for t in reversed(range(steps)):
+            following = deltas[t] + config.gamma * config.gae_lambda * same_episode[t] * following
+            advantages[t] = following
+        returns = advantages + values
+        spread = returns.var()
+        all_advantages = torch.from_numpy(advantages).to(device).flatten()
+        all_returns = torch.from_numpy(returns).to(device).flatten()
+
+        # ---- update ------------------------------------------------------------------------------------------
+        batch = steps * config.num_envs
+        full = config.num_envs * config.num_steps // config.num_minibatches
+        stats: list[torch.Tensor] = []
+        for _ in range(config.update_epochs):
+            order = torch.from_numpy(rng.permutation(batch)).to(device)
+            epoch_start = len(stats)
+            for rows in order.tensor_split(math.ceil(batch / full)):
+                logprobs = agent.actor(observations[rows]).log_softmax(-1)  # (M, A)
+                new_values = agent.critic(observations[rows]).squeeze(-1)
+                logratio = logprobs.gather(-1, actions_taken[rows, None]).squeeze(-1) - old_logprobs[rows]
+                ratio = logratio.exp()
+
+                advantage = all_advantages[rows]
+                if config.norm_adv:
+                    advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
+                clipped_ratio = ratio.clamp(1 - config.clip_coef, 1 + config.clip_coef)
+                policy_loss = -torch.min(advantage * ratio, advantage * clipped_ratio).mean()
+
+                target = all_returns[rows]
+                value_error = (new_values - target).square()
+                if config.clip_vloss:
+                    change = (new_values - old_values[rows]).clamp(-config.clip_coef, config.clip_coef)
+                    value_error = torch.max(value_error, (old_values[rows] + change - target).square())
+                value_loss = 0.5 * value_error.mean()
+
+                entropy = -(logprobs.exp() * logprobs).sum(-1).mean()
+                loss = policy_loss - config.ent_coef * entropy + config.vf_coef * value_loss
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(agent.parameters(), config.max_grad_norm)
+                optimizer.step()
+
+                with torch.no_grad():
+                    approx_kl = (ratio - 1 - logratio).mean()  # http://joschu.net/blog/kl-approx.html, k3
+                    clipped = ((ratio - 1).abs() > config.clip_coef).float().mean()
+                    stats.append(torch.stack((policy_loss, value_loss, entropy, approx_kl, clipped)))
+            if config.target_kl is not None and torch.stack(stats[epoch_start:])[:, 3].mean() > config.target_kl:
+                break
+        rollout.length = 0
+
+        names = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
+        losses = dict(zip(names, torch.stack(stats).mean(0).tolist(), strict=True))
+        if not all(math.isfinite(value) for value in losses.values()):
+            raise TrainingError(
+                f"the losses are not finite any more at step {session.step}: {losses}. "
+                "Try a lower learning_rate, and check that observations and rewards are finite."
+            )
+        session.metrics.update(losses)
+        session.metrics["explained_variance"] = float(1 - (returns - values).var() / spread) if spread > 0 else 0.0
+        session.updates += 1
+        session.checkpoint_if_due(state)
+
+    session.checkpoint(state)
+    envs.close()
+
+
+def _replay(
+    tapes: list[EpisodeTape], saved: list[dict[str, Any] | None], expected: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any] | None:
+    """Bring every environment back to where the checkpoint was taken; (N, D) observations, or ``None``."""
+    observations = []
+    for tape, recording in zip(tapes, saved, strict=True):
+        if recording is None:
+            return None
+        try:
+            observations.append(np.asarray(tape.replay(recording), dtype=np.float32))
+        except Exception:  # noqa: BLE001 - another version of the environment: whatever it raises, it cannot go on
+            return None
+    found = np.stack(observations)
+    return found if np.array_equal(found, expected) else None
+
+
+__all__ = ["Agent", "Rollout", "check", "make_agent", "make_envs", "train"]

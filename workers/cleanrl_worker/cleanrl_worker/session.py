@@ -1,0 +1,196 @@
+"""What an algorithm sees of the world: where it stands, whom it tells, where it saves, when it must stop.
+
+An algorithm moves :attr:`Session.step` forward and calls the methods; everything about lifecycle lines,
+checkpoint files and signals stays out of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mosaic_cluster.worker import TelemetryEmitter
+from mosaic_cluster.worker.errors import MosaicError
+
+from cleanrl_worker.checkpoints import CheckpointStore, random_states, restore_random_states
+from cleanrl_worker.config import CleanRLConfig
+
+HEARTBEAT_SECONDS = 1.0
+RECENT_EPISODES = 20
+
+LOGGER = logging.getLogger(__name__)
+
+
+class TrainingError(MosaicError):
+    """Training cannot go on."""
+
+
+class Session:
+    """One attempt at training one config.
+
+    Args:
+        config: what to train.
+        seed: the config's, or a drawn one where the config has none.
+        device: where the networks live.
+        emitter: takes the telemetry.
+        store: takes the checkpoints.
+        resumed: the content of the checkpoint to go on from.
+        resumed_from: its path.
+        stop_requested: asked at every step.
+        clock: seconds, monotonic.
+
+    Attributes:
+        step: environment steps taken, over all attempts. The algorithm moves it.
+        updates: gradient phases, over all attempts. The algorithm moves it.
+        metrics: newest losses and the like, added to every heartbeat.
+    """
+
+    def __init__(
+        self,
+        config: CleanRLConfig,
+        *,
+        seed: int,
+        device: torch.device,
+        emitter: TelemetryEmitter,
+        store: CheckpointStore,
+        resumed: dict[str, Any] | None = None,
+        resumed_from: Path | None = None,
+        stop_requested: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config = config
+        self.seed = seed
+        self.device = device
+        self.step = 0
+        self.updates = 0
+        self.episodes = 0
+        self.metrics: dict[str, float] = {}
+        self.recent_returns: deque[float] = deque(maxlen=RECENT_EPISODES)
+        self.recent_lengths: deque[int] = deque(maxlen=RECENT_EPISODES)
+        self.checkpoint_path = resumed_from
+        self.resumed: dict[str, Any] | None = None
+        self.same_seed = False
+        self._emitter = emitter
+        self._store = store
+        self._stop_requested = stop_requested
+        self._clock = clock
+        self._earlier_seconds = 0.0
+        self._random_states: dict[str, Any] | None = None
+        if resumed is not None:
+            self._resume(resumed)
+        self._started = self._last_heartbeat = clock()
+        self._heartbeat_step = self._saved_step = self.step
+
+    def _resume(self, saved: dict[str, Any]) -> None:
+        bookkeeping = saved["session"]
+        self._random_states = saved["random"]
+        self.resumed = saved["algorithm"]
+        # Another seed asks for other randomness: the networks go on, the random states do not.
+        self.same_seed = bookkeeping["seed"] == self.seed
+        self.step = saved["step"]
+        self.updates = bookkeeping["updates"]
+        self.episodes = bookkeeping["episodes"]
+        self.metrics = dict(bookkeeping["metrics"])
+        self.recent_returns.extend(bookkeeping["recent_returns"])
+        self.recent_lengths.extend(bookkeeping["recent_lengths"])
+        self._earlier_seconds = bookkeeping["seconds"]
+
+    def restore_random_states(self) -> None:
+        """Put the process-wide random states of the checkpoint back: once everything is built, which uses them."""
+        if self._random_states is not None:
+            restore_random_states(self._random_states, self.device)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether to save and return as soon as the current step is done."""
+        return self._stop_requested()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent training, over all attempts."""
+        return self._earlier_seconds + self._clock() - self._started
+
+    @property
+    def episodic_return(self) -> float | None:
+        """Mean over the last 20 finished episodes; ``None`` before the first."""
+        return sum(self.recent_returns) / len(self.recent_returns) if self.recent_returns else None
+
+    def say(self, message: str) -> None:
+        """Tell the person who reads the log."""
+        LOGGER.info("%s | step=%d", message, self.step)
+
+    def episode(self, total_reward: float, length: int, terminated: bool, truncated: bool) -> None:
+        """An episode ended at the current step."""
+        self.recent_returns.append(total_reward)
+        self.recent_lengths.append(length)
+        self._emitter.episode(
+            episode=self.episodes,
+            total_reward=total_reward,
+            steps=length,
+            terminated=terminated,
+            truncated=truncated,
+            metadata={"global_step": self.step},
+        )
+        self.episodes += 1
+
+    def heartbeat(self, *, now: bool = False) -> None:
+        """Report, at most once a second unless ``now``, and never the same step twice."""
+        moment = self._clock()
+        if self.step <= self._heartbeat_step or not (now or moment - self._last_heartbeat >= HEARTBEAT_SECONDS):
+            return
+        self._last_heartbeat = moment
+        self._heartbeat_step = self.step
+        payload: dict[str, Any] = {
+            "step": self.step,
+            "steps_per_second": self.steps_per_second,
+            "episodes": self.episodes,
+            "updates": self.updates,
+            **self.metrics,
+        }
+        if self.recent_returns:
+            payload["episodic_return"] = self.episodic_return
+            payload["episodic_length"] = sum(self.recent_lengths) / len(self.recent_lengths)
+        self._emitter.heartbeat(payload)
+
+    @property
+    def steps_per_second(self) -> float:
+        """Training speed over all attempts, in environment steps."""
+        return round(self.step / max(self.seconds, 1e-9), 1)
+
+    def checkpoint_if_due(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Save when ``checkpoint_every`` steps have passed since the last time; called between updates."""
+        every = self.config.checkpoint_every
+        if every and self.step // every > self._saved_step // every:
+            self.checkpoint(state)
+
+    def checkpoint(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Save now, unless this step is saved already, and announce the file once it is complete."""
+        if self.step == self._saved_step:
+            return
+        self.heartbeat(now=True)
+        content = {
+            "config": self.config.to_dict(),
+            "session": {
+                "seed": self.seed,
+                "updates": self.updates,
+                "episodes": self.episodes,
+                "metrics": dict(self.metrics),
+                "recent_returns": list(self.recent_returns),
+                "recent_lengths": list(self.recent_lengths),
+                "seconds": self.seconds,
+            },
+            "random": random_states(self.device),
+            "algorithm": state(),
+        }
+        self.checkpoint_path = self._store.save(self.step, content)
+        self._saved_step = self.step
+        self._emitter.checkpoint_saved({"path": str(self.checkpoint_path), "step": self.step})
+        self._store.prune()
+
+
+__all__ = ["HEARTBEAT_SECONDS", "RECENT_EPISODES", "Session", "TrainingError"]
