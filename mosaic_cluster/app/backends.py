@@ -33,5 +33,5 @@ def make_backend(name: str, address: str | None) -> Backend:
             "Ray is not installed here: `pip install 'mosaic-cluster[cluster]'`, "
             "or run on this machine without it: --backend inline"
         )
-    backend = import_module("mosaic_cluster.runtime.ray_backend").RayBackend(address)
-    return backend
+    on_ray: Backend = import_module("mosaic_cluster.runtime.ray_backend").RayBackend(address)
+    return on_ray

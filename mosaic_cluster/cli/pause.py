@@ -23,7 +23,10 @@ def register(app: typer.Typer) -> None:
         wait: Annotated[float, typer.Option("--wait", help="Seconds to wait until it has happened.")] = 60.0,
         as_json: JsonOption = False,
     ) -> None:
-        """Pause an experiment, or some of its runs. A worker that supports it checkpoints and gives its resources back; others are frozen where they are."""
+        """Pause an experiment, or some of its runs.
+
+        A worker that supports it checkpoints and gives its resources back; others are frozen where they are.
+        """
         from mosaic_cluster.cli.asking import ask
 
         ask("pause", experiment, runs or [], storage, wait, as_json)

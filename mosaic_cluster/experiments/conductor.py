@@ -113,6 +113,20 @@ class Conductor:
         self.publish()
         return state
 
+    def abandon(self, reason: str) -> str:
+        """Give every run up at once, without waiting for its processes; returns the experiment's state.
+
+        The backend has been closed before: supervisors end what is left and seal the logs.
+        """
+        for life in self.lives.values():
+            if not life.ended:
+                life.handle = None
+                self._cancel(life, reason)
+        state = self.state()
+        self.journal.append("experiment_ended", state=state)
+        self.publish()
+        return state
+
     def step(self) -> None:
         """One turn of the loop: at most ``STEP_SECONDS`` of waiting."""
         handles = [life.handle for life in self.lives.values() if life.handle is not None]

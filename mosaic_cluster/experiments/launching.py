@@ -15,14 +15,14 @@ from mosaic_cluster.catalog import Catalog, WorkerEntry
 from mosaic_cluster.experiments.conductor import Conductor, Listener, driver_identity
 from mosaic_cluster.experiments.home import ExperimentHome, new_experiment_id
 from mosaic_cluster.experiments.life import RunPlan
-from mosaic_cluster.experiments.provenance import digest, provenance
+from mosaic_cluster.experiments.provenance import provenance
 from mosaic_cluster.experiments.replay import reopen, replay
 from mosaic_cluster.experiments.status import driver_alive
 from mosaic_cluster.experiments.validation import check_run
 from mosaic_cluster.placement import request_for
 from mosaic_cluster.runtime.backend import Backend, WorkerLaunch
-from mosaic_cluster.specs import RunSpec
-from mosaic_cluster.storage import Storage
+from mosaic_cluster.specs import RunSpec, digest
+from mosaic_cluster.storage import Storage, default_location
 from mosaic_cluster.supervision import Limits
 from mosaic_cluster.worker import WorkerCapabilities
 from mosaic_cluster.worker.errors import InvalidInput, Problem, SpecError
@@ -67,7 +67,8 @@ def prepare(
         # Chosen here and kept in experiment.json, so that the run can be repeated.
         spec = spec.model_copy(update={"seed": secrets.randbelow(SEEDS)})
     plan = run_plan(spec, checked.worker, spec.run_id or str(ULID()))
-    place = Storage.open(storage or spec.storage)
+    # A spec that names no storage follows $MOSAIC_STORAGE, as the verbs that look for experiments do.
+    place = Storage.open(storage or (spec.storage if "storage" in document else default_location()))
     return Prepared(spec, spec.to_document(), checked.worker, (plan,), place)
 
 
@@ -117,7 +118,7 @@ def launch(
         "name": prepared.spec.name,
         "created_at": now,
         "spec": prepared.document,
-        "digest": digest(prepared.document),
+        "digest": digest(prepared.spec),
         "provenance": provenance(Path.cwd(), [prepared.worker.distribution]),
         "worker": {"name": prepared.worker.name, "version": prepared.worker.version},
         "seeds": [plan.seed for plan in prepared.plans],

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 import socket
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 PACKAGES = ("mosaic-cluster", "ray", "torch", "gymnasium", "pettingzoo", "numpy", "pyarrow")
-
-
-def digest(document: Mapping[str, Any]) -> str:
-    """SHA-256 of the canonical JSON of ``document``, in hex."""
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def provenance(folder: Path, distributions: Iterable[str]) -> dict[str, Any]:

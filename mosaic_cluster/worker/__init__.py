@@ -1,27 +1,83 @@
-"""The contract: all that a worker package imports of mosaic_cluster. Standard library only, Python 3.8 and later."""
+"""The contract: all that a worker package imports of mosaic_cluster. Standard library only, Python 3.8 and later.
+
+The names are loaded when they are first asked for, so that asking for one costs no more than that one.
+"""
 
 from __future__ import annotations
 
-from mosaic_cluster.worker.analytics import (
-    ArtifactsMetadata,
-    CheckpointMetadata,
-    TensorBoardMetadata,
-    WandBMetadata,
-    WorkerAnalyticsManifest,
-)
-from mosaic_cluster.worker.capabilities import WorkerCapabilities, WorkerMetadata
-from mosaic_cluster.worker.cli import WorkerCLI
-from mosaic_cluster.worker.config import extract_worker_config, load_worker_config_from_file
-from mosaic_cluster.worker.config_fields import build_config, config_field, config_problems, describe_config
-from mosaic_cluster.worker.discovery import (
-    WORKER_ENTRY_POINT_GROUP,
-    DiscoveredWorker,
-    WorkerDiscovery,
-    discover_workers,
-)
-from mosaic_cluster.worker.errors import ConfigError, MosaicError, Problem
-from mosaic_cluster.worker.protocols import WorkerConfig, WorkerRuntime
-from mosaic_cluster.worker.telemetry import LifecycleEvent, LifecycleEventType, TelemetryEmitter
+from typing import TYPE_CHECKING, Any, List
+
+if TYPE_CHECKING:
+    from mosaic_cluster.worker.analytics import (
+        ArtifactsMetadata,
+        CheckpointMetadata,
+        TensorBoardMetadata,
+        WandBMetadata,
+        WorkerAnalyticsManifest,
+    )
+    from mosaic_cluster.worker.capabilities import WorkerCapabilities, WorkerMetadata
+    from mosaic_cluster.worker.cli import WorkerCLI
+    from mosaic_cluster.worker.config import extract_worker_config, load_worker_config_from_file
+    from mosaic_cluster.worker.config_fields import (
+        build_config,
+        config_field,
+        config_problems,
+        describe_config,
+    )
+    from mosaic_cluster.worker.discovery import (
+        WORKER_ENTRY_POINT_GROUP,
+        DiscoveredWorker,
+        WorkerDiscovery,
+        discover_workers,
+    )
+    from mosaic_cluster.worker.errors import ConfigError, MosaicError, Problem
+    from mosaic_cluster.worker.protocols import WorkerConfig, WorkerRuntime
+    from mosaic_cluster.worker.telemetry import LifecycleEvent, LifecycleEventType, TelemetryEmitter
+
+_HOMES = {
+    "WORKER_ENTRY_POINT_GROUP": "discovery",
+    "ArtifactsMetadata": "analytics",
+    "CheckpointMetadata": "analytics",
+    "ConfigError": "errors",
+    "DiscoveredWorker": "discovery",
+    "LifecycleEvent": "telemetry",
+    "LifecycleEventType": "telemetry",
+    "MosaicError": "errors",
+    "Problem": "errors",
+    "TelemetryEmitter": "telemetry",
+    "TensorBoardMetadata": "analytics",
+    "WandBMetadata": "analytics",
+    "WorkerAnalyticsManifest": "analytics",
+    "WorkerCLI": "cli",
+    "WorkerCapabilities": "capabilities",
+    "WorkerConfig": "protocols",
+    "WorkerDiscovery": "discovery",
+    "WorkerMetadata": "capabilities",
+    "WorkerRuntime": "protocols",
+    "build_config": "config_fields",
+    "config_field": "config_fields",
+    "config_problems": "config_fields",
+    "describe_config": "config_fields",
+    "discover_workers": "discovery",
+    "extract_worker_config": "config",
+    "load_worker_config_from_file": "config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> List[str]:
+    return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "WORKER_ENTRY_POINT_GROUP",

@@ -6,13 +6,17 @@ Coarse on purpose: what an annotation says in words that are not understood here
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import os
 import sys
 import typing
-from dataclasses import Field, is_dataclass
+from dataclasses import is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
+
+DataclassField = Any
+"""A ``dataclasses.Field``, which is generic for type checkers but not on Python 3.8."""
 
 UNKNOWN: Any = Any
 """Stands for an annotation that cannot be understood: any value fits."""
@@ -48,8 +52,8 @@ class Mismatch(Exception):
         self.message = message
 
 
-def field_type(cls: type, field: Field[Any]) -> Any:
-    """The type of a dataclass field; :data:`UNKNOWN` where its annotation cannot be evaluated on this Python."""
+def field_type(cls: type, field: DataclassField) -> Any:
+    """The type of a dataclass field; :data:`UNKNOWN` where its annotation cannot be evaluated here."""
     if not isinstance(field.type, str):
         return field.type
     for base in cls.__mro__:
@@ -60,12 +64,12 @@ def field_type(cls: type, field: Field[Any]) -> Any:
     return UNKNOWN
 
 
-def type_text(field: Field[Any]) -> str:
+def type_text(field: DataclassField) -> str:
     """A field's annotation as a person would write it."""
     if isinstance(field.type, str):
-        return field.type
+        return str(field.type)
     if isinstance(field.type, type) and not typing.get_args(field.type):
-        return field.type.__name__
+        return str(field.type.__name__)
     return str(field.type).replace("typing.", "").replace("NoneType", "None")
 
 
@@ -106,7 +110,9 @@ def fit(value: Any, annotation: Any) -> Any:
         raise Mismatch("", f"must be a path, not {shown(value)}")
     if issubclass(origin, collections.abc.Mapping):
         return _fit_mapping(value, typing.get_args(annotation))
-    if issubclass(origin, (collections.abc.Sequence, collections.abc.Set)) and not issubclass(origin, (bytes, bytearray)):
+    if issubclass(origin, (bytes, bytearray)):
+        return value
+    if issubclass(origin, (collections.abc.Sequence, collections.abc.Set)):
         return _fit_items(value, origin, typing.get_args(annotation))
     return value
 
@@ -133,18 +139,13 @@ def shown(value: Any) -> str:
 
 
 def _evaluate(text: str, names: Dict[str, Any]) -> Any:
-    try:
-        return eval(text, dict(names))
-    except Exception:  # noqa: BLE001 - `int | None` and `list[int]` on an old Python, names imported for typing only
-        pass
+    # In this order: as it stands, then the ways round what an old Python cannot evaluate.
+    for scope in (dict(names), {**names, **_GENERIC}):
+        with contextlib.suppress(Exception):
+            return eval(text, scope)
     arms = _split_union(text)
-    if len(arms) > 1:
-        found = [_evaluate(arm, names) for arm in arms]
-        return UNKNOWN if UNKNOWN in found else Union[tuple(found)]
-    try:
-        return eval(text, {**names, **_GENERIC})
-    except Exception:  # noqa: BLE001 - as above: then it is not checked
-        return UNKNOWN
+    found = [_evaluate(arm, names) for arm in arms] if len(arms) > 1 else [UNKNOWN]
+    return UNKNOWN if UNKNOWN in found else Union[tuple(found)]
 
 
 def _split_union(text: str) -> List[str]:
@@ -170,7 +171,7 @@ def _words(annotation: Any) -> str:
     if origin is typing.Literal:
         return " or ".join(shown(item) for item in typing.get_args(annotation))
     try:
-        return _WORDS.get(origin) or getattr(origin, "__name__", str(origin))
+        return _WORDS.get(origin) or str(getattr(origin, "__name__", origin))
     except TypeError:
         return str(origin)
 
@@ -187,7 +188,7 @@ def _fit_scalar(value: Any, kind: type) -> Any:
         return value
     hint = ""
     if kind in (int, float) and isinstance(value, str) and _is_number(value):
-        hint = f"; write it without quotes, and in YAML with a point before the exponent ({_with_point(value)})"
+        hint = f"; write it without quotes, in YAML with a point before the exponent: {_with_point(value)}"
     raise Mismatch("", f"must be {_WORDS[kind]}, not {shown(value)}{hint}")
 
 
@@ -244,7 +245,8 @@ def _fit_enum(value: Any, kind: Any) -> Any:
     for member in kind:
         if member.name == value:
             return member
-    raise Mismatch("", f"must be one of {', '.join(shown(member.value) for member in kind)}, not {shown(value)}")
+    choices = ", ".join(shown(member.value) for member in kind)
+    raise Mismatch("", f"must be one of {choices}, not {shown(value)}")
 
 
 def _fit_mapping(value: Any, arguments: Tuple[Any, ...]) -> Any:
@@ -265,8 +267,8 @@ def _fit_items(value: Any, origin: type, arguments: Tuple[Any, ...]) -> Any:
         items = [_fit_below(item, arguments[i], f"[{i}]") for i, item in enumerate(items)]
     elif arguments:
         items = [_fit_below(item, arguments[0], f"[{i}]") for i, item in enumerate(items)]
-    make = origin if origin in (list, tuple, set, frozenset) else type(value)
-    return make(items)  # type: ignore[call-arg]
+    make: Any = origin if origin in (list, tuple, set, frozenset) else type(value)
+    return make(items)
 
 
 def _fit_below(value: Any, annotation: Any, place: str) -> Any:
@@ -276,4 +278,14 @@ def _fit_below(value: Any, annotation: Any, place: str) -> Any:
         raise Mismatch(place + mismatch.path, mismatch.message) from None
 
 
-__all__ = ["UNKNOWN", "Mismatch", "allowed_values", "field_type", "fit", "is_nested", "shown", "type_text"]
+__all__ = [
+    "UNKNOWN",
+    "DataclassField",
+    "Mismatch",
+    "allowed_values",
+    "field_type",
+    "fit",
+    "is_nested",
+    "shown",
+    "type_text",
+]

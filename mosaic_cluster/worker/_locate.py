@@ -21,6 +21,8 @@ _T = TypeVar("_T")
 CONFIG_MISTAKES = (ValueError, TypeError, KeyError, AssertionError)
 """What building a config raises when the values are to blame."""
 
+_RETURNED = "(WorkerMetadata, WorkerCapabilities)"
+
 
 def call_entry(entry: str) -> Tuple[WorkerMetadata, WorkerCapabilities]:
     """Load ``"package.module:attribute"``, call it, and check what it returns.
@@ -35,17 +37,20 @@ def call_entry(entry: str) -> Tuple[WorkerMetadata, WorkerCapabilities]:
     found: Any = importlib.import_module(module_name.strip())
     for name in filter(None, attribute.strip().split(".")):
         if not hasattr(found, name):
-            raise BrokenWorker(f"{module_name} has no {attribute}; the entry point must name a function in it")
+            raise BrokenWorker(f"{module_name} has no {attribute!r}; an entry point names a function")
         found = getattr(found, name)
     if not callable(found):
-        raise BrokenWorker(f"{entry} is {found!r}; it must be a function that returns (WorkerMetadata, WorkerCapabilities)")
+        raise BrokenWorker(f"{entry} is {found!r}; it must be a function that returns {_RETURNED}")
     result = found()
     if not isinstance(result, (tuple, list)) or len(result) != 2:
-        raise BrokenWorker(f"{entry} returned {result!r}; it must return (WorkerMetadata, WorkerCapabilities)")
+        raise BrokenWorker(f"{entry} returned {result!r}; it must return {_RETURNED}")
     first, second = result
     if hasattr(first, "worker_type") and not hasattr(second, "worker_type"):
-        raise BrokenWorker(f"{entry} returned the capabilities first; it must return (WorkerMetadata, WorkerCapabilities)")
-    return _taken_over(first, WorkerMetadata, "name", entry), _taken_over(second, WorkerCapabilities, "worker_type", entry)
+        raise BrokenWorker(f"{entry} returned the capabilities first; it must return {_RETURNED}")
+    return (
+        _taken_over(first, WorkerMetadata, "name", entry),
+        _taken_over(second, WorkerCapabilities, "worker_type", entry),
+    )
 
 
 def _taken_over(value: Any, kind: Type[_T], mark: str, entry: str) -> _T:
@@ -87,8 +92,8 @@ def config_loader(package: str) -> Optional[Callable[[Any], Any]]:
 def config_class(package: str) -> type:
     """The one class that configures a run of this worker.
 
-    It is what ``load_worker_config`` says it returns; else the one class defined in the package's ``config`` module,
-    else in the package itself, that has ``from_dict`` and ``to_dict``, and a ``run_id`` where several have these.
+    It is what ``load_worker_config`` says it returns; else the one class with ``from_dict`` and ``to_dict``
+    in the package's ``config`` module, else in the package itself. Of several, those with a ``run_id`` count.
 
     Raises:
         BrokenWorker: there is none, or no telling which.
@@ -98,7 +103,8 @@ def config_class(package: str) -> type:
     if returned is not None:
         return returned
     for module in _places(package, "config"):
-        classes = [cls for cls in _classes(module, package) if _has(cls, "from_dict") and _has(cls, "to_dict")]
+        both = ("from_dict", "to_dict")
+        classes = [cls for cls in _classes(module, package) if all(_has(cls, name) for name in both)]
         if len(classes) > 1:
             classes = [cls for cls in classes if "run_id" in _field_names(cls)] or classes
         if classes:
@@ -112,22 +118,22 @@ def config_class(package: str) -> type:
 def runtime_class(package: str) -> type:
     """The one class that executes a run: it has ``run()`` and is made with a config.
 
-    Looked for in the package's ``runtime`` module, then in the package. Where there are several, those that the
-    package itself exports count.
+    Looked for in the package's ``runtime`` module, then in the package. Of several, those that the package
+    itself exports count.
 
     Raises:
         BrokenWorker: there is none, or no telling which.
     """
     for module in _places(package, "runtime"):
-        classes = [cls for cls in _classes(module, package) if _has(cls, "run") and _config_parameter(cls) is not None]
+        classes = [cls for cls in _classes(module, package) if _has(cls, "run") and _config_parameter(cls)]
         if len(classes) > 1:
             exported = vars(importlib.import_module(package))
             classes = [cls for cls in classes if exported.get(cls.__name__) is cls] or classes
         if classes:
             return _only(classes, package, "runtime class (run())", f"a module {package}.cli with a main()")
     raise BrokenWorker(
-        f"{package} has no runtime class: define one with run() and __init__(self, config) in {package}.runtime, "
-        f"or a module {package}.cli"
+        f"{package} has no runtime class: define one with run() and __init__(self, config) "
+        f"in {package}.runtime, or a module {package}.cli"
     )
 
 
@@ -229,7 +235,7 @@ def _parameters(cls: type) -> List[inspect.Parameter]:
 
 
 def _config_parameter(cls: type) -> Optional[inspect.Parameter]:
-    """The constructor's parameter that takes the config, if it can be made with a config (and ``dry_run``) alone."""
+    """The constructor's parameter that takes the config, if no other (but ``dry_run``) must be given."""
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = [item for item in _parameters(cls) if item.kind not in variadic]
     named = [item for item in parameters if item.name in ("config", "cfg", "worker_config")]

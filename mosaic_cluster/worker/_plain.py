@@ -50,7 +50,7 @@ def to_plain(value: Any) -> Any:
 def json_text(value: Any) -> str:
     """Compact strict JSON text with sorted keys, plain ASCII, one line."""
     try:
-        return _fast_text(value)
+        return fast_text(value)
     except Exception:  # noqa: BLE001 - whatever is wrong with the value, the careful way knows what to do
         try:
             return _slow.encode(to_plain(value))
@@ -80,17 +80,27 @@ def as_object(value: Any) -> Dict[str, Any]:
 
 
 def _pick_encoder() -> Callable[[Any], str]:
-    """The C encoder called directly: ``json.dumps`` spends about as long on getting to it.
+    """The C encoder called directly: ``json.dumps`` takes longer to get there.
 
-    A new one for each text: it holds the objects being encoded, to notice circles, so threads cannot share one.
+    An encoder notes the objects it is inside of, to notice circles, so it serves one text at a time: it is taken
+    from the idle ones, and put back unless something went wrong. Taking and putting are atomic.
     """
-    make = getattr(json_encoder, "c_make_encoder", None)
+    make: Any = getattr(json_encoder, "c_make_encoder", None)
     escape = json_encoder.encode_basestring_ascii
 
-    def encode(value: Any) -> str:
-        return "".join(make({}, to_plain, escape, None, ":", ",", True, False, False)(value, 0))
+    idle: List[Any] = []
 
-    portable = json.JSONEncoder(separators=(",", ":"), sort_keys=True, allow_nan=False, default=to_plain).encode
+    def encode(value: Any) -> str:
+        try:
+            encoder = idle.pop()
+        except IndexError:
+            encoder = make({}, to_plain, escape, None, ":", ",", True, False, False)
+        text = "".join(encoder(value, 0))
+        idle.append(encoder)
+        return text
+
+    settings: Any = {"separators": (",", ":"), "sort_keys": True, "allow_nan": False, "default": to_plain}
+    portable = json.JSONEncoder(**settings).encode
     sample = {"b": [1, 2.5, None, {1, 2}], "a": "\u00e9\n"}
     try:
         return encode if make is not None and encode(sample) == portable(sample) else portable
@@ -222,6 +232,7 @@ def _described(value: Any) -> str:
         return f"<unprintable {type(value).__name__}>"
 
 
-_fast_text = _pick_encoder()
+fast_text = _pick_encoder()
+"""Like :func:`json_text` for what is plain; raises anything for what is not. For the one place in a hurry."""
 
-__all__ = ["MAX_DEPTH", "MAX_REPR", "as_object", "json_text", "object_text", "to_plain"]
+__all__ = ["MAX_DEPTH", "MAX_REPR", "as_object", "fast_text", "json_text", "object_text", "to_plain"]

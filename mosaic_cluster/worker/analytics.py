@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import uuid
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Type, TypeVar, Union
@@ -211,7 +210,7 @@ class WorkerAnalyticsManifest:
         """
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        unfinished = target.with_name(f".{target.name}.{os.urandom(8).hex()}.tmp")
         try:
             with open(unfinished, "w", encoding="utf-8") as file:
                 json.dump(self.to_dict(), file, indent=2, allow_nan=False)
@@ -238,7 +237,8 @@ class WorkerAnalyticsManifest:
         except ConfigError as error:
             raise ConfigError(error.problems, heading=f"the analytics manifest {path}") from None
         except (ValueError, RecursionError) as error:
-            raise ConfigError([Problem("", f"not JSON: {error}")], heading=f"the analytics manifest {path}") from error
+            problem = Problem("", f"not JSON: {error}")
+            raise ConfigError([problem], heading=f"the analytics manifest {path}") from error
 
 
 def _path_text(value: Any) -> str:
@@ -271,8 +271,10 @@ def _from_dict(cls: Type[_T], data: Any, *, text_is: Optional[str] = None) -> _T
     specs = {spec.name: spec for spec in fields(cls)}  # type: ignore[arg-type]
     known = {key: item for key, item in data.items() if key in specs and key != "extra" and item is not None}
     extra = {key: item for key, item in data.items() if key not in specs or key == "extra"}
+    make: Any = cls
     try:
-        return cls(**known, extra=extra)
+        made: _T = make(**known, extra=extra)
+        return made
     except TypeError as error:
         raise ConfigError([Problem("", f"{cls.__name__}: {error}")]) from None
 

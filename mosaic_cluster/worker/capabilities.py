@@ -71,7 +71,7 @@ class WorkerCapabilities:
 
     Attributes:
         worker_type: short name, the one of the entry point.
-        supported_paradigms: how agents and environment take turns, ``"sequential"``, ``"parameter_sharing"``, ...
+        supported_paradigms: how it trains, ``"sequential"``, ``"parameter_sharing"``, ...
         env_families: ``"gymnasium"``, ``"pettingzoo"``, ...
         action_spaces: ``"discrete"``, ``"continuous"``, ...
         observation_spaces: ``"vector"``, ``"image"``, ...
@@ -104,12 +104,13 @@ class WorkerCapabilities:
     def __post_init__(self) -> None:
         problems: List[Problem] = []
         if not isinstance(self.worker_type, str) or not self.worker_type.strip():
-            problems.append(Problem("worker_type", f"must be a name such as 'cleanrl', not {self.worker_type!r}"))
+            problems.append(Problem("worker_type", f"must be a name (cleanrl), not {self.worker_type!r}"))
         for name in ("supported_paradigms", "env_families", "action_spaces", "observation_spaces"):
             self._normalise_names(name, problems)
         for spec in fields(self):
-            if spec.name.startswith(("supports_", "requires_")) and type(getattr(self, spec.name)) is not bool:
-                problems.append(Problem(spec.name, f"must be True or False, not {getattr(self, spec.name)!r}"))
+            value = getattr(self, spec.name)
+            if spec.name.startswith(("supports_", "requires_")) and type(value) is not bool:
+                problems.append(Problem(spec.name, f"must be True or False, not {value!r}"))
         self._normalise_count("max_agents", 1, problems)
         self._normalise_count("cpu_cores", 0, problems)
         self._normalise_count("estimated_memory_mb", 0, problems)
@@ -132,7 +133,8 @@ class WorkerCapabilities:
 
     def to_dict(self) -> Dict[str, Any]:
         """All fields, as plain JSON values (tuples as lists)."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        content = asdict(self)
+        return {name: list(item) if isinstance(item, tuple) else item for name, item in content.items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> WorkerCapabilities:
@@ -172,7 +174,7 @@ class WorkerCapabilities:
 
 def _from_dict(cls: Type[_T], data: Mapping[str, Any], *, required: str) -> _T:
     if not isinstance(data, Mapping):
-        raise ConfigError([Problem("", f"{cls.__name__} is read from an object, not from {type(data).__name__}")])
+        raise ConfigError([Problem("", f"{cls.__name__} is read from an object, not from {data!r}")])
     if required not in data:
         raise ConfigError([Problem(required, "is required")], heading=cls.__name__)
     known = {spec.name for spec in fields(cls)}  # type: ignore[arg-type]

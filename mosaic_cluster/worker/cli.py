@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     import argparse
 
 _T = TypeVar("_T")
+_PathLike = Union[str, "os.PathLike[str]"]
 
 GRPC_TARGET = "127.0.0.1:50055"
 
@@ -31,21 +31,24 @@ class WorkerCLI:
 
     @staticmethod
     def create_base_parser(prog: str, description: str) -> argparse.ArgumentParser:
-        """A parser with ``--config`` (required), ``--verbose``, ``--dry-run``, ``--worker-id``, ``--grpc`` and
-        ``--grpc-target``; a worker adds its own arguments to it."""
+        """A parser to which a worker adds its own arguments.
+
+        It has ``--config`` (required), ``--verbose``, ``--dry-run``, ``--worker-id``, ``--grpc`` and
+        ``--grpc-target``.
+        """
         import argparse
 
         parser = argparse.ArgumentParser(
             prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's config, a JSON file")
-        parser.add_argument("-v", "--verbose", action="store_true", help="log debug messages too")
-        parser.add_argument("--dry-run", action="store_true", help="check the config without training")
-        parser.add_argument("--worker-id", metavar="ID", help="name of this worker, instead of the config's")
-        parser.add_argument("--grpc", action="store_true", help="announce the worker over gRPC, where it can")
-        parser.add_argument(
-            "--grpc-target", metavar="HOST:PORT", default=GRPC_TARGET, help="where to announce it (default: %(default)s)"
-        )
+        add = parser.add_argument
+        add("--config", type=Path, required=True, metavar="FILE", help="the run's config, a JSON file")
+        add("-v", "--verbose", action="store_true", help="log debug messages too")
+        add("--dry-run", action="store_true", help="check the config without training")
+        add("--worker-id", metavar="ID", help="name of this worker, instead of the config's")
+        add("--grpc", action="store_true", help="announce the worker over gRPC, where it can")
+        where = "where to announce it (default: %(default)s)"
+        add("--grpc-target", metavar="HOST:PORT", default=GRPC_TARGET, help=where)
         return parser
 
     @staticmethod
@@ -57,6 +60,8 @@ class WorkerCLI:
         Args:
             verbose: DEBUG and above, instead of INFO and above.
         """
+        import logging
+
         root = logging.getLogger()
         for handler in list(root.handlers):
             if getattr(handler, "stream", None) in (sys.stdout, sys.__stdout__):
@@ -68,7 +73,7 @@ class WorkerCLI:
         root.setLevel(logging.DEBUG if verbose else logging.INFO)
 
     @staticmethod
-    def load_and_validate_config(path: Union[str, os.PathLike[str]], config_class: Type[_T]) -> _T:
+    def load_and_validate_config(path: _PathLike, config_class: Type[_T]) -> _T:
         """Read a config file into ``config_class``, through its ``from_dict``.
 
         Raises:
@@ -81,8 +86,8 @@ class WorkerCLI:
         try:
             return load_worker_config_from_file(path, config_class)
         except (TypeError, KeyError, AssertionError) as error:
-            words = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) and error.args else str(error)
-            raise ValueError(f"the config file {path} is not a possible {config_class.__name__}: {words}") from error
+            words = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"the config file {path} makes no {config_class.__name__}: {words}") from error
 
 
 __all__ = ["WorkerCLI"]

@@ -17,6 +17,8 @@ from mosaic_cluster.worker.errors import ConfigError, Problem
 _T = TypeVar("_T")
 _Path = Union[str, "os.PathLike[str]"]
 
+_KINDS = {type(None): "null", bool: "true or false", str: "text", list: "a list", int: "a number", float: "a number"}
+
 
 @overload
 def load_worker_config_from_file(path: _Path) -> Dict[str, Any]: ...
@@ -46,7 +48,8 @@ def load_worker_config_from_file(path: _Path, config_class: Optional[Type[Any]] 
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no config file {path}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError([Problem("", f"not UTF-8 text: {error}")], heading=f"the config file {path}") from error
+        problem = Problem("", f"not UTF-8 text: {error}")
+        raise ConfigError([problem], heading=f"the config file {path}") from error
     try:
         config = extract_worker_config(_parse(text))
     except ConfigError as error:
@@ -61,21 +64,19 @@ def extract_worker_config(payload: Any) -> Dict[str, Any]:
         ConfigError: the payload is not an object, or has a ``metadata.worker`` without a ``config`` object.
     """
     if not isinstance(payload, Mapping):
-        raise ConfigError([Problem("", f"must be a JSON object, not {_kind(payload)}")])
+        raise _refused("", f"must be a JSON object, not {_kind(payload)}")
     metadata = payload.get("metadata")
     worker = metadata.get("worker") if isinstance(metadata, Mapping) else None
     if worker is None:
         return dict(payload)
     if not isinstance(worker, Mapping):
-        raise ConfigError([Problem("metadata.worker", f"must be an object with a 'config', not {_kind(worker)}")])
+        raise _refused("metadata.worker", f"must be an object with a 'config', not {_kind(worker)}")
     if "config" not in worker:
         there = ", ".join(sorted(map(str, worker))) or "nothing"
-        raise ConfigError(
-            [Problem("metadata.worker.config", f"is missing: the worker's settings belong there (there is {there})")]
-        )
+        raise _refused("metadata.worker.config", f"is missing: the settings belong there (there is {there})")
     config = worker["config"]
     if not isinstance(config, Mapping):
-        raise ConfigError([Problem("metadata.worker.config", f"must be an object, not {_kind(config)}")])
+        raise _refused("metadata.worker.config", f"must be an object, not {_kind(config)}")
     return dict(config)
 
 
@@ -84,14 +85,17 @@ def _parse(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise ConfigError([Problem("", f"not JSON: {error.msg} at {place}")]) from error
+        raise _refused("", f"not JSON: {error.msg} at {place}") from error
     except (ValueError, RecursionError) as error:
-        raise ConfigError([Problem("", f"not JSON that can be read: {error}")]) from error
+        raise _refused("", f"not JSON that can be read: {error}") from error
+
+
+def _refused(path: str, message: str) -> ConfigError:
+    return ConfigError([Problem(path, message)])
 
 
 def _kind(value: Any) -> str:
-    names = {type(None): "null", bool: "true or false", str: "text", list: "a list", int: "a number", float: "a number"}
-    return names.get(type(value), type(value).__name__)
+    return _KINDS.get(type(value), type(value).__name__)
 
 
 __all__ = [

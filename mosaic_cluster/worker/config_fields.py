@@ -1,4 +1,4 @@
-"""From a dict that a person wrote to a worker's config dataclass, with all that is wrong with it said at once.
+"""From a dict that a person wrote to a worker's config dataclass; all that is wrong with it is said at once.
 
 A worker's config may use it like this::
 
@@ -22,7 +22,16 @@ import math
 import re
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar
 
-from mosaic_cluster.worker._annotations import Mismatch, allowed_values, field_type, fit, is_nested, shown, type_text
+from mosaic_cluster.worker._annotations import (
+    DataclassField,
+    Mismatch,
+    allowed_values,
+    field_type,
+    fit,
+    is_nested,
+    shown,
+    type_text,
+)
 from mosaic_cluster.worker._plain import to_plain
 from mosaic_cluster.worker.errors import ConfigError, Problem
 
@@ -43,7 +52,7 @@ def config_field(
     """A dataclass field that says what it means and which values are possible.
 
     Args:
-        default: value when nothing is given; left out: the field is required. Lists, dicts and sets are copied.
+        default: value when nothing is given; left out: the field is required. Lists, dicts, sets are copied.
         help: what it means, in a few words.
         unit: ``"steps"``, ``"seconds"``, ...
         min, max: smallest and largest possible value; of every item, in a list.
@@ -77,9 +86,9 @@ def config_problems(cls: type, data: Any) -> List[Problem]:
 def build_config(cls: Type[_T], data: Any) -> _T:
     """Build the dataclass ``cls`` from an object.
 
-    Unknown keys are refused: a misspelt one must not train for a day with the default. A value is converted where
-    nothing is lost: ``2`` for a float, ``150_000.0`` for an int, an object for a nested dataclass, a list for a
-    tuple, a value for an enum, text for a path.
+    Unknown keys are refused: a misspelt one must not train for a day with the default. A value is converted
+    where nothing is lost: ``2`` for a float, ``150_000.0`` for an int, an object for a nested dataclass, a
+    list for a tuple, a value for an enum, text for a path.
 
     Raises:
         ConfigError: with every problem found.
@@ -99,8 +108,8 @@ def describe_config(cls: type) -> List[Dict[str, Any]]:
     """What can be set, one dict per field, in order.
 
     Each has ``name``, ``type`` (text), ``required``, ``default``, ``help``, ``unit``, ``min``, ``max``,
-    ``exclusive_min`` and ``choices``, all plain JSON values; ``None`` where nothing is known. Help is taken from
-    the class's docstring (``Attributes:`` or ``Args:``) where the field has none.
+    ``exclusive_min`` and ``choices``, all plain JSON values; ``None`` where nothing is known. Help is taken
+    from the class's docstring (``Attributes:`` or ``Args:``) where the field has none.
 
     Raises:
         TypeError: ``cls`` is not a dataclass.
@@ -133,7 +142,7 @@ def _values(cls: type, data: Any, prefix: str) -> Tuple[Dict[str, Any], List[Pro
     return values, problems
 
 
-def _value(cls: type, spec: dataclasses.Field[Any], value: Any, prefix: str) -> Any:
+def _value(cls: type, spec: DataclassField, value: Any, prefix: str) -> Any:
     path = prefix + spec.name
     annotation = field_type(cls, spec)
     nested = is_nested(annotation)
@@ -144,12 +153,14 @@ def _value(cls: type, spec: dataclasses.Field[Any], value: Any, prefix: str) -> 
         try:
             return nested(**values)
         except ConfigError as error:
-            raise ConfigError([Problem(_join(path, item.path), item.message) for item in error.problems]) from error
+            below = [Problem(_join(path, item.path), item.message) for item in error.problems]
+            raise ConfigError(below) from error
         except (ValueError, TypeError, AssertionError) as error:
             raise ConfigError([Problem(path, str(error) or type(error).__name__)]) from error
     if value is None and spec.default is None:  # `seed: int = None` is what many write for Optional[int]
         return None
-    if nested is not None and not isinstance(value, nested) and not (value is None and annotation is not nested):
+    optional = annotation is not nested
+    if nested is not None and not isinstance(value, nested) and not (optional and value is None):
         raise ConfigError([Problem(path, f"must be an object, not {shown(value)}")])
     try:
         value = fit(value, annotation)
@@ -167,7 +178,8 @@ def _join(path: str, below: str) -> str:
 
 def _range_problems(path: str, value: Any, metadata: Mapping[str, Any]) -> List[Problem]:
     if isinstance(value, (list, tuple)):
-        return [found for i, item in enumerate(value) for found in _range_problems(f"{path}[{i}]", item, metadata)]
+        places = [(f"{path}[{number}]", item) for number, item in enumerate(value)]
+        return [found for place, item in places for found in _range_problems(place, item, metadata)]
     if value is None:
         return []
     choices = metadata.get("choices")
@@ -200,7 +212,7 @@ def _unknown_key(key: Any, known: List[str]) -> str:
     return f"there is no such setting; there are {', '.join(sorted(known))}"
 
 
-def _is_required(spec: dataclasses.Field[Any]) -> bool:
+def _is_required(spec: DataclassField) -> bool:
     return spec.default is _MISSING and spec.default_factory is _MISSING
 
 
@@ -210,7 +222,7 @@ def _init_only(cls: type) -> List[str]:
     return [name for name, spec in found.items() if "InitVar" in str(spec.type)]
 
 
-def _description(cls: type, spec: dataclasses.Field[Any], documented: Mapping[str, str]) -> Dict[str, Any]:
+def _description(cls: type, spec: DataclassField, documented: Mapping[str, str]) -> Dict[str, Any]:
     metadata = spec.metadata
     choices = metadata.get("choices")
     if choices is None:
@@ -230,7 +242,7 @@ def _description(cls: type, spec: dataclasses.Field[Any], documented: Mapping[st
     }
 
 
-def _default(spec: dataclasses.Field[Any]) -> Any:
+def _default(spec: DataclassField) -> Any:
     if spec.default is not _MISSING:
         return to_plain(spec.default)
     if spec.default_factory is _MISSING:

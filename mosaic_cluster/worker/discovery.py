@@ -6,18 +6,15 @@ that; it is offered for tools that want the plain answer.
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Dict, Iterator, List, Optional, Set, Tuple
 
 from mosaic_cluster.worker.capabilities import WorkerCapabilities, WorkerMetadata
 from mosaic_cluster.worker.errors import BrokenWorker, DuplicateWorker, WorkerError
 
 WORKER_ENTRY_POINT_GROUP = "mosaic.workers"
-
-_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,6 @@ class _Registration:
     value: str
     distribution: str
     version: str
-    entry_point: Any
 
 
 class WorkerDiscovery:
@@ -115,8 +111,10 @@ class WorkerDiscovery:
         with self._lock:
             if self._found is None:
                 self._found, self._errors = _discover()
+                if self._errors:
+                    import logging
                 for name, error in self._errors.items():
-                    _LOGGER.warning("worker %s is left out: %s", name, error)
+                    logging.getLogger(__name__).warning("worker %s is left out: %s", name, error)
             return self._found
 
 
@@ -157,12 +155,12 @@ def _registrations() -> Iterator[_Registration]:
         seen.add(key)
         for entry_point in distribution.entry_points:
             if entry_point.group == WORKER_ENTRY_POINT_GROUP:
-                yield _Registration(entry_point.name, entry_point.value, name, distribution.version, entry_point)
+                yield _Registration(entry_point.name, entry_point.value, name, distribution.version)
 
 
 def _duplicate(name: str, claims: List[_Registration]) -> DuplicateWorker:
     listed = " and ".join(sorted(f"{claim.distribution} {claim.version} ({claim.value})" for claim in claims))
-    return DuplicateWorker(f"the worker name {name!r} is registered by {listed}; uninstall or rename one of them")
+    return DuplicateWorker(f"the worker {name!r} is registered by {listed}; uninstall or rename one of them")
 
 
 def _load(registration: _Registration) -> DiscoveredWorker:

@@ -2,18 +2,18 @@
 
 The answer is one JSON document in the file ``--out``, since libraries print what they like on stdout::
 
-    python -m mosaic_cluster.worker.probe describe --entry my_worker:get_worker_metadata --name myworker --out FILE
+    python -m mosaic_cluster.worker.probe describe --entry my_worker:get_worker_metadata --name my --out FILE
     python -m mosaic_cluster.worker.probe check --package my_worker --out FILE < config.json
 
-``describe`` writes ``metadata``, ``capabilities``, ``package``, ``has_cli``, ``config_class`` (``"module:Class"``),
-``config_fields`` (see :func:`~mosaic_cluster.worker.config_fields.describe_config`), ``config_error`` (why there is no
-config class), ``supports_dry_run`` and ``error``.
+``describe`` writes ``metadata``, ``capabilities``, ``package``, ``has_cli``, ``supports_dry_run``,
+``config_class`` (``"module:Class"``), ``config_fields`` (what ``describe_config`` gives), ``config_error``
+(why there is no config class) and ``error``.
 
 ``check`` writes ``problems`` (each a ``path`` and a ``message``), ``normalised`` (the config as the worker
 understood it), ``ignored`` (settings that the worker dropped without a word) and ``error``.
 
-Everything is ``null`` where it is not known; ``error`` is text where the package itself is broken. The exit code is
-0 whenever the document was written.
+Everything is ``null`` where it is not known; ``error`` is text where the package itself is broken. The exit
+code is 0 whenever the document was written.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def check(package: str, data: Any) -> Dict[str, Any]:
         config = _build(package, data)
         normalised = _locate.as_dict(config)
     except Unusable as error:
-        answer["problems"] = [{"path": to_plain(item.path), "message": to_plain(item.message)} for item in error.problems]
+        answer["problems"] = [item.to_dict() for item in error.problems]
         return answer
     except (Exception, SystemExit) as error:  # noqa: BLE001 - that it is broken is the answer
         answer["error"] = _error_text(error)
@@ -150,7 +150,7 @@ def _build(package: str, data: Mapping[str, Any]) -> Any:
 
 
 def _supports_dry_run(package: str, cli: Any) -> Optional[bool]:
-    """Told from the source of a ``cli`` module (importing it may load a whole library), else from the runtime."""
+    """Told from the source of ``cli`` (importing it may load a whole library), else from the runtime."""
     try:
         if cli is None:
             return _locate.accepts_dry_run(_locate.runtime_class(package))
@@ -163,7 +163,8 @@ def _supports_dry_run(package: str, cli: Any) -> Optional[bool]:
 def _error_text(error: BaseException) -> str:
     if isinstance(error, MosaicError) and error.__cause__ is None:
         return str(error)
-    lines: List[str] = "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines()
+    told = traceback.format_exception(type(error), error, error.__traceback__)
+    lines: List[str] = "".join(told).splitlines()
     return "\n".join([f"{type(error).__name__}: {error}", *lines[-_TAIL_LINES:]])
 
 

@@ -2,8 +2,8 @@
 
 ``python -m mosaic_cluster.worker.runner --package my_worker --config config.json [--dry-run] [-v]``
 
-Exit codes: 0 done; 1 the run failed; 2 the config or the package cannot be used, so that a restart is pointless.
-Prints nothing on stdout, which belongs to the worker's telemetry.
+Exit codes: 0 done; 1 the run failed; 2 the config or the package cannot be used, so that a restart is
+pointless. Prints nothing on stdout, which belongs to the worker's telemetry.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def load_config(package: str, path: Path) -> Any:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run it; see the module."""
-    parser = WorkerCLI.create_base_parser("python -m mosaic_cluster.worker.runner", "Runs a worker without a CLI.")
+    prog = "python -m mosaic_cluster.worker.runner"
+    parser = WorkerCLI.create_base_parser(prog, "Runs a worker package that has no CLI of its own.")
     parser.add_argument("--package", required=True, help="the worker's package, my_worker")
     args = parser.parse_args(argv)
     WorkerCLI.setup_logging(args.verbose)

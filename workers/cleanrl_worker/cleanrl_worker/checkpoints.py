@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from mosaic_cluster.worker.errors import MosaicError
 
 from cleanrl_worker.envs import pack, unpack
+from mosaic_cluster.worker.errors import MosaicError
 
 FORMAT = 1
 """Raised when the content changes so that older files cannot be read."""
@@ -70,15 +70,18 @@ class CheckpointStore:
         return path
 
     def prune(self) -> None:
-        """Remove all but the newest files. By time rather than step: a resume may have gone back."""
-        found = [path for path in self.directory.glob("checkpoint_*.pt") if _NAME.fullmatch(path.name)]
-        found.sort(key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
-        for path in found[self._keep :]:
+        """Remove all but the newest files: by time, since a resume may have gone back to an earlier step."""
+        for path in self.files()[: -self._keep]:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 
+    def files(self) -> list[Path]:
+        """All checkpoints, in the order they were written."""
+        found = [path for path in self.directory.glob("checkpoint_*.pt") if _NAME.fullmatch(path.name)]
+        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
-def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint. Only tensors and plain values are accepted: nothing in the file is executed.
 
     Raises:
@@ -87,7 +90,9 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise CheckpointError(f"there is no checkpoint {path}; unset MOSAIC_RESUME_FROM to start anew") from None
+        raise CheckpointError(
+            f"there is no checkpoint {path}; unset MOSAIC_RESUME_FROM to start anew"
+        ) from None
     except Exception as error:
         raise CheckpointError(
             f"the checkpoint {path} cannot be read ({type(error).__name__}: {error}); "
@@ -95,7 +100,9 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         ) from error
     found = state.get("format") if isinstance(state, dict) else None
     if found != FORMAT:
-        raise CheckpointError(f"the checkpoint {path} has format {found!r}; this version reads format {FORMAT}")
+        raise CheckpointError(
+            f"the checkpoint {path} has format {found!r}; this version reads format {FORMAT}"
+        )
     return state
 
 
@@ -103,7 +110,7 @@ def random_states(device: torch.device) -> dict[str, Any]:
     """The process-wide random states: the algorithms use none of them, but an environment may."""
     return {
         "python": random.getstate(),
-        "numpy": pack(np.random.get_state(legacy=False)),  # noqa: NPY002 - the legacy generator is the one meant
+        "numpy": pack(np.random.get_state(legacy=False)),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
@@ -113,7 +120,7 @@ def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
     """Put the process-wide random states back."""
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))
-    np.random.set_state(unpack(states["numpy"]))  # noqa: NPY002
+    np.random.set_state(unpack(states["numpy"]))
     torch.set_rng_state(states["torch"])
     if device.type == "cuda" and states["cuda"] is not None:
         torch.cuda.set_rng_state(states["cuda"], device)

@@ -1,8 +1,9 @@
-"""Gymnasium environments the way the algorithms need them: vector observations, discrete actions, resumable.
+"""Gymnasium environments as the algorithms need them: vector observations, discrete actions, resumable.
 
-The one unusual part is :class:`EpisodeTape`. A simulator cannot be saved in a portable way, but an episode can
-be played again: the tape keeps the random state from before the episode's reset and the actions since. Playing
-it back brings a deterministic environment to exactly where it was, so that a resumed run goes on bit for bit.
+The one unusual part is :class:`EpisodeTape`. A simulator cannot be saved in a portable way, but an episode
+can be played again: the tape keeps the random state from before the episode's reset and the actions since.
+Playing it back brings an environment whose only randomness is its ``np_random`` to exactly where it was, so
+that a resumed run goes on bit for bit.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation, RecordEpisodeStatistics
+
 from mosaic_cluster.worker.errors import ConfigError, Problem
 
 TAPE_LIMIT = 100_000
@@ -32,7 +34,9 @@ class EpisodeTape(gym.Wrapper):  # type: ignore[type-arg]
         self._random_state: dict[str, Any] | None = None
         self._actions: list[int] | None = None
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Start an episode, and a new tape."""
         self._seed = seed
         self._random_state = None if seed is not None else dict(self.unwrapped.np_random.bit_generator.state)
@@ -63,7 +67,7 @@ class EpisodeTape(gym.Wrapper):  # type: ignore[type-arg]
             the observation it ends at. The caller compares it with the one it knows.
 
         Raises:
-            Exception: whatever an environment raises that does not take these actions (another version of it).
+            Exception: whatever an environment raises that does not take these actions.
         """
         if tape["seed"] is None:
             self.unwrapped.np_random.bit_generator.state = unpack(tape["random_state"])
@@ -132,7 +136,9 @@ def _space_problems(env_id: str, env: gym.Env[Any, Any]) -> list[Problem]:
             "wrap the environment so that it gives a vector, or choose another worker"
         )
     elif not space.is_np_flattenable:
-        problems.append(f"{env_id!r} has the observation space {space}, which cannot be flattened to a vector")
+        problems.append(
+            f"{env_id!r} has the observation space {space}, which cannot be flattened to a vector"
+        )
     return [Problem("env_id", message) for message in problems]
 
 

@@ -8,8 +8,8 @@ share nothing.
 
 Where this differs from CleanRL's ``ppo.py``, it does so on purpose:
 
-- An episode that is *truncated* (time limit) is not over: its last state's value is bootstrapped. For this the
-  rollout stores the true successor of every state, also where an episode ends.
+- An episode that is *truncated* (time limit) is not over: its last state's value is bootstrapped. For this
+  the rollout stores the true successor of every state, also where an episode ends.
 - Only the action is computed at each step. Values and log-probabilities come from one pass over the finished
   rollout, with the same parameters: the same numbers at a fraction of the time.
 - All randomness of the algorithm comes from one NumPy generator, on any device.
@@ -66,8 +66,12 @@ class Rollout:
         self.next_obs = np.zeros_like(self.obs)  # the true successor, never the first state of a new episode
         self.actions = np.zeros((steps, envs), dtype=np.int64)
         self.rewards = np.zeros((steps, envs), dtype=np.float32)
-        self.terminated = np.zeros((steps, envs), dtype=np.bool_)  # nothing comes after next_obs: its value is 0
-        self.done = np.zeros((steps, envs), dtype=np.bool_)  # terminated or cut short: the next row is another episode
+        self.terminated = np.zeros(
+            (steps, envs), dtype=np.bool_
+        )  # nothing comes after next_obs: its value is 0
+        self.done = np.zeros(
+            (steps, envs), dtype=np.bool_
+        )  # terminated or cut short: the next row is another episode
         self.length = 0
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -95,25 +99,27 @@ def make_envs(config: CleanRLConfig) -> SyncVectorEnv:
     return SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
-def make_agent(envs: SyncVectorEnv, device: torch.device) -> Agent:
-    """The networks that fit these environments."""
-    assert isinstance(envs.single_action_space, gym.spaces.Discrete)
-    assert envs.single_observation_space.shape is not None
-    return Agent(envs.single_observation_space.shape[0], int(envs.single_action_space.n)).to(device)
+def sizes(envs: SyncVectorEnv) -> tuple[int, int, int]:
+    """Observation entries D, number of actions A, and the first action's number (which is 0 for most)."""
+    observations, actions = envs.single_observation_space, envs.single_action_space
+    assert isinstance(observations, gym.spaces.Box)
+    assert isinstance(actions, gym.spaces.Discrete)
+    return observations.shape[0], int(actions.n), int(actions.start)
 
 
 def check(config: CleanRLConfig, device: torch.device) -> dict[str, Any]:
     """Build everything and take one step, to see that it can be done. Returns what was found."""
     envs = make_envs(config)
     try:
-        agent = make_agent(envs, device)
+        observation_size, actions, first_action = sizes(envs)
+        agent = Agent(observation_size, actions).to(device)
         obs, _ = envs.reset(seed=env_seeds(0, config.num_envs))
         with torch.inference_mode():
             logits = agent.actor(torch.as_tensor(obs, dtype=torch.float32, device=device))
-        envs.step(logits.argmax(-1).cpu().numpy() + int(envs.single_action_space.start))
+        envs.step(logits.argmax(-1).cpu().numpy() + first_action)
         return {
-            "observation_size": envs.single_observation_space.shape[0],
-            "actions": int(envs.single_action_space.n),
+            "observation_size": observation_size,
+            "actions": actions,
             "parameters": sum(parameter.numel() for parameter in agent.parameters()),
         }
     finally:
@@ -121,20 +127,28 @@ def check(config: CleanRLConfig, device: torch.device) -> dict[str, Any]:
 
 
 def train(config: CleanRLConfig, session: Session) -> None:
-    """Train until ``total_steps`` or until the session asks to stop; reports and checkpoints go to the session.
+    """Train until ``total_steps``, or until the session asks to stop. It takes reports and checkpoints.
 
     Raises:
         ConfigError: the environment cannot be made or its spaces are not supported.
         TrainingError: the losses are no longer finite.
     """
+    envs = make_envs(config)
+    try:
+        _train(config, session, envs)
+    finally:
+        envs.close()
+
+
+def _train(config: CleanRLConfig, session: Session, envs: SyncVectorEnv) -> None:
     device = session.device
     rng = np.random.default_rng(session.seed)
-    envs = make_envs(config)
-    tapes: list[EpisodeTape] = list(envs.envs)  # type: ignore[arg-type]
-    agent = make_agent(envs, device)
-    optimizer = torch.optim.Adam(agent.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
-    first_action = int(envs.single_action_space.start)  # type: ignore[attr-defined]
-    rollout = Rollout(config.num_steps, config.num_envs, envs.single_observation_space.shape[0])  # type: ignore[index]
+    tapes = [env for env in envs.envs if isinstance(env, EpisodeTape)]  # all are
+    observation_size, action_count, first_action = sizes(envs)
+    agent = Agent(observation_size, action_count).to(device)
+    parameters = list(agent.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, eps=1e-5, fused=True)
+    rollout = Rollout(config.num_steps, config.num_envs, observation_size)
     obs, _ = envs.reset(seed=env_seeds(session.seed, config.num_envs))
     obs = np.asarray(obs, dtype=np.float32)
 
@@ -148,7 +162,9 @@ def train(config: CleanRLConfig, session: Session) -> None:
         fits = saved["obs"].shape == obs.shape
         if fits and len(saved["rollout"]["obs"]) < config.num_steps:
             rollout.load_state_dict(saved["rollout"])
-        where_it_was = _replay(tapes, saved["tapes"], saved["obs"].numpy()) if fits and session.same_seed else None
+        where_it_was = None
+        if fits and session.same_seed:
+            where_it_was = _replay(tapes, saved["tapes"], saved["obs"].numpy())
         if where_it_was is not None:
             obs = where_it_was
         else:
@@ -175,7 +191,7 @@ def train(config: CleanRLConfig, session: Session) -> None:
         optimizer.param_groups[0]["lr"] = learning_rate
         session.metrics["learning_rate"] = learning_rate
 
-        # ---- collect a rollout -------------------------------------------------------------------------------
+        # ---- collect a rollout -----------------------------------------------------------------------
         missing = math.ceil((config.total_steps - session.step) / config.num_envs)
         steps = min(config.num_steps, rollout.length + missing)
         while rollout.length < steps and not session.stopping:
@@ -200,24 +216,29 @@ def train(config: CleanRLConfig, session: Session) -> None:
                 for i in np.flatnonzero(done):
                     rollout.next_obs[t, i] = infos["final_obs"][i]
                     session.episode(
-                        float(episodes["r"][i]), int(episodes["l"][i]), bool(terminated[i]), bool(truncated[i])
+                        float(episodes["r"][i]),
+                        int(episodes["l"][i]),
+                        bool(terminated[i]),
+                        bool(truncated[i]),
                     )
             session.heartbeat()
         if rollout.length < steps:  # asked to stop: what was collected goes into the checkpoint
             break
 
-        # ---- advantages --------------------------------------------------------------------------------------
+        # ---- advantages ------------------------------------------------------------------------------
         observations = torch.from_numpy(rollout.obs[:steps]).to(device).flatten(0, 1)  # (B, D)
-        actions_taken = torch.from_numpy(rollout.actions[:steps]).to(device).flatten()  # (B,)
+        actions_taken = torch.from_numpy(rollout.actions[:steps]).to(device).view(-1, 1)  # (B, 1)
+        successors = torch.from_numpy(rollout.next_obs[:steps]).to(device)  # (T, N, D)
         with torch.no_grad():
             old_values = agent.critic(observations).squeeze(-1)  # (B,)
-            next_values = agent.critic(torch.from_numpy(rollout.next_obs[:steps]).to(device)).squeeze(-1)  # (T, N)
-            old_logprobs = agent.actor(observations).log_softmax(-1).gather(-1, actions_taken[:, None]).squeeze(-1)
-        values = old_values.view(steps, config.num_envs).cpu().numpy()
+            logprobs = agent.actor(observations).log_softmax(-1)  # (B, A)
+            old_logprobs = logprobs.gather(-1, actions_taken).squeeze(-1)  # (B,)
+            next_values = agent.critic(successors).squeeze(-1).cpu().numpy()  # (T, N)
+        values = old_values.view(steps, config.num_envs).cpu().numpy()  # (T, N)
         goes_on = 1.0 - rollout.terminated[:steps]
         same_episode = 1.0 - rollout.done[:steps]
         # delta_t = r_t + gamma V(s_t+1) - V(s_t);  A_t = delta_t + gamma lambda A_t+1, within one episode
-        deltas = rollout.rewards[:steps] + config.gamma * goes_on * next_values.cpu().numpy() - values
+        deltas = rollout.rewards[:steps] + config.gamma * goes_on * next_values - values
         advantages = np.zeros_like(values)
         following = np.zeros(config.num_envs)
         for t in reversed(range(steps)):
@@ -225,48 +246,55 @@ def train(config: CleanRLConfig, session: Session) -> None:
             advantages[t] = following
         returns = advantages + values
         spread = returns.var()
-        all_advantages = torch.from_numpy(advantages).to(device).flatten()
-        all_returns = torch.from_numpy(returns).to(device).flatten()
+        data = (
+            observations,
+            actions_taken,
+            old_logprobs,
+            old_values,
+            torch.from_numpy(advantages).to(device).flatten(),
+            torch.from_numpy(returns).to(device).flatten(),
+        )
 
-        # ---- update ------------------------------------------------------------------------------------------
+        # ---- update ----------------------------------------------------------------------------------
         batch = steps * config.num_envs
         full = config.num_envs * config.num_steps // config.num_minibatches
         stats: list[torch.Tensor] = []
         for _ in range(config.update_epochs):
             order = torch.from_numpy(rng.permutation(batch)).to(device)
+            shuffled = (column[order].tensor_split(math.ceil(batch / full)) for column in data)
             epoch_start = len(stats)
-            for rows in order.tensor_split(math.ceil(batch / full)):
-                logprobs = agent.actor(observations[rows]).log_softmax(-1)  # (M, A)
-                new_values = agent.critic(observations[rows]).squeeze(-1)
-                logratio = logprobs.gather(-1, actions_taken[rows, None]).squeeze(-1) - old_logprobs[rows]
+            for obs_m, action, old_logprob, old_value, advantage, target in zip(*shuffled, strict=True):
+                logprobs = agent.actor(obs_m).log_softmax(-1)  # (M, A)
+                new_value = agent.critic(obs_m).squeeze(-1)  # (M,)
+                logratio = logprobs.gather(-1, action).squeeze(-1) - old_logprob
                 ratio = logratio.exp()
 
-                advantage = all_advantages[rows]
                 if config.norm_adv:
                     advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
                 clipped_ratio = ratio.clamp(1 - config.clip_coef, 1 + config.clip_coef)
                 policy_loss = -torch.min(advantage * ratio, advantage * clipped_ratio).mean()
 
-                target = all_returns[rows]
-                value_error = (new_values - target).square()
+                value_error = (new_value - target).square()
                 if config.clip_vloss:
-                    change = (new_values - old_values[rows]).clamp(-config.clip_coef, config.clip_coef)
-                    value_error = torch.max(value_error, (old_values[rows] + change - target).square())
+                    change = (new_value - old_value).clamp(-config.clip_coef, config.clip_coef)
+                    value_error = torch.max(value_error, (old_value + change - target).square())
                 value_loss = 0.5 * value_error.mean()
 
                 entropy = -(logprobs.exp() * logprobs).sum(-1).mean()
                 loss = policy_loss - config.ent_coef * entropy + config.vf_coef * value_loss
                 optimizer.zero_grad()
                 loss.backward()
-                nn.utils.clip_grad_norm_(agent.parameters(), config.max_grad_norm)
+                nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
                 optimizer.step()
 
                 with torch.no_grad():
                     approx_kl = (ratio - 1 - logratio).mean()  # http://joschu.net/blog/kl-approx.html, k3
                     clipped = ((ratio - 1).abs() > config.clip_coef).float().mean()
                     stats.append(torch.stack((policy_loss, value_loss, entropy, approx_kl, clipped)))
-            if config.target_kl is not None and torch.stack(stats[epoch_start:])[:, 3].mean() > config.target_kl:
-                break
+            if config.target_kl is not None:
+                epoch_kl = torch.stack(stats[epoch_start:])[:, 3].mean()
+                if epoch_kl > config.target_kl:
+                    break
         rollout.length = 0
 
         names = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
@@ -277,12 +305,13 @@ def train(config: CleanRLConfig, session: Session) -> None:
                 "Try a lower learning_rate, and check that observations and rewards are finite."
             )
         session.metrics.update(losses)
-        session.metrics["explained_variance"] = float(1 - (returns - values).var() / spread) if spread > 0 else 0.0
+        session.metrics["explained_variance"] = (
+            float(1 - (returns - values).var() / spread) if spread > 0 else 0.0
+        )
         session.updates += 1
         session.checkpoint_if_due(state)
 
     session.checkpoint(state)
-    envs.close()
 
 
 def _replay(
@@ -301,4 +330,4 @@ def _replay(
     return found if np.array_equal(found, expected) else None
 
 
-__all__ = ["Agent", "Rollout", "check", "make_agent", "make_envs", "train"]
+__all__ = ["Agent", "Rollout", "check", "make_envs", "sizes", "train"]

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mosaic_cluster.worker import TelemetryEmitter
-from mosaic_cluster.worker.errors import MosaicError
 
 from cleanrl_worker.checkpoints import CheckpointStore, random_states, restore_random_states
 from cleanrl_worker.config import CleanRLConfig
+from mosaic_cluster.worker import TelemetryEmitter
+from mosaic_cluster.worker.errors import MosaicError
 
 HEARTBEAT_SECONDS = 1.0
 RECENT_EPISODES = 20
@@ -101,7 +101,7 @@ class Session:
         self._earlier_seconds = bookkeeping["seconds"]
 
     def restore_random_states(self) -> None:
-        """Put the process-wide random states of the checkpoint back: once everything is built, which uses them."""
+        """Put the checkpoint's process-wide random states back. To be called once everything is built."""
         if self._random_states is not None:
             restore_random_states(self._random_states, self.device)
 
@@ -141,7 +141,9 @@ class Session:
     def heartbeat(self, *, now: bool = False) -> None:
         """Report, at most once a second unless ``now``, and never the same step twice."""
         moment = self._clock()
-        if self.step <= self._heartbeat_step or not (now or moment - self._last_heartbeat >= HEARTBEAT_SECONDS):
+        if self.step <= self._heartbeat_step or not (
+            now or moment - self._last_heartbeat >= HEARTBEAT_SECONDS
+        ):
             return
         self._last_heartbeat = moment
         self._heartbeat_step = self.step
@@ -161,6 +163,20 @@ class Session:
     def steps_per_second(self) -> float:
         """Training speed over all attempts, in environment steps."""
         return round(self.step / max(self.seconds, 1e-9), 1)
+
+    def results(self) -> dict[str, Any]:
+        """How it went so far, over all attempts."""
+        found: dict[str, Any] = {
+            "steps": self.step,
+            "updates": self.updates,
+            "episodes": self.episodes,
+            "seconds": round(self.seconds, 3),
+            "steps_per_second": self.steps_per_second,
+            "checkpoint": str(self.checkpoint_path) if self.checkpoint_path else None,
+        }
+        if self.recent_returns:
+            found["episodic_return"] = self.episodic_return
+        return found
 
     def checkpoint_if_due(self, state: Callable[[], dict[str, Any]]) -> None:
         """Save when ``checkpoint_every`` steps have passed since the last time; called between updates."""
