@@ -1,1 +1,22 @@
+"""One worker process from start to end: its own supervisor, streams, limits, signals, no orphans."""
 
+from __future__ import annotations
+
+from mosaic_cluster.supervision.client import Status, Supervised, start
+from mosaic_cluster.supervision.order import Limits, Order
+from mosaic_cluster.supervision.outcome import Outcome, read_outcome
+from mosaic_cluster.supervision.sealing import close_lost, seal
+from mosaic_cluster.supervision.tree import sweep
+
+__all__ = [
+    "Limits",
+    "Order",
+    "Outcome",
+    "Status",
+    "Supervised",
+    "close_lost",
+    "read_outcome",
+    "seal",
+    "start",
+    "sweep",
+]

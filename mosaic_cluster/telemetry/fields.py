@@ -9,17 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from mosaic_cluster.telemetry.jsontext import NUMBER_WORDS, dumps
-
-STEP_NAMES = (
-    "step",
-    "global_step",
-    "total_steps",
-    "timesteps",
-    "total_timesteps",
-    "env_steps",
-    "num_env_steps_sampled_lifetime",
-)
-"""Names of the global step in a heartbeat's payload, the preferred one first."""
+from mosaic_cluster.worker.telemetry import STEP_NAMES
 
 INT64 = range(-(2**63), 2**63)
 _YEAR_10000 = 253_402_300_800

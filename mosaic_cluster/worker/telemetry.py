@@ -37,6 +37,18 @@ class LifecycleEventType(str, Enum):
     CHECKPOINT_LOADED = "checkpoint_loaded"
 
 
+STEP_NAMES = (
+    "step",
+    "global_step",
+    "total_steps",
+    "timesteps",
+    "total_timesteps",
+    "env_steps",
+    "num_env_steps_sampled_lifetime",
+)
+"""Names of the global step in a heartbeat's payload, the preferred one first."""
+
+
 @dataclass(frozen=True)
 class LifecycleEvent:
     """One event, as an object; what a line of the emitter says.

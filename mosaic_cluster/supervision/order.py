@@ -1,0 +1,59 @@
+"""What a supervisor is told: which process to run, where, and when to end it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What ends a worker that does not end by itself. ``None`` means no limit.
+
+    Attributes:
+        max_duration: seconds of running, pauses left out, attempts before this one included.
+        max_steps: environment steps, where the worker reports them.
+        no_heartbeat: longest silence in seconds: no telemetry line of any kind.
+        max_log: bytes on stdout and stderr together.
+        memory: bytes of the whole process tree.
+    """
+
+    max_duration: float | None = None
+    max_steps: int | None = None
+    no_heartbeat: float | None = None
+    max_log: int | None = None
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Order:
+    """One attempt's process.
+
+    Attributes:
+        command: program and arguments.
+        cwd: working directory, which must exist.
+        environment: all environment variables of the process.
+        attempt_dir: where its streams and its outcome go; made if absent.
+        grace: seconds between SIGTERM and SIGKILL.
+        elapsed_before: running seconds of earlier attempts, counted against ``limits.max_duration``.
+    """
+
+    run_id: str
+    attempt: int
+    command: tuple[str, ...]
+    cwd: str
+    environment: Mapping[str, str]
+    attempt_dir: str
+    limits: Limits = field(default_factory=Limits)
+    grace: float = 30.0
+    elapsed_before: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready. Holds the environment, and so possibly secrets: not for storage."""
+        return {**asdict(self), "environment": dict(self.environment)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Order:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{**data, "command": tuple(data["command"]), "limits": Limits(**data["limits"])})

@@ -1,0 +1,136 @@
+"""Closing an attempt: its log gets whole lines and a whole lifecycle, then one outcome is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+from mosaic_cluster.supervision.outcome import OUTCOME, Outcome, last_lines, read_outcome, write_json
+from mosaic_cluster.supervision.tree import find, sweep
+from mosaic_cluster.supervision.watching import LogWatch
+
+ENDING_OF = {
+    "COMPLETED": "run_completed",
+    "FAILED": "run_failed",
+    "CANCELLED": "run_cancelled",
+    "PAUSED": "run_cancelled",
+}
+LIVING_SUPERVISOR_SECONDS = 5.0
+
+
+def seal(attempt_dir: str | Path, run_id: str, outcome: Outcome, watch: LogWatch | None = None) -> Outcome:
+    """Close an attempt. Sealing again changes nothing.
+
+    The log's last line is ended if it is not; lifecycle lines that the worker did not write are added, marked
+    ``"source": "supervisor"``, so that the last ending in the log always agrees with the outcome.
+
+    Args:
+        attempt_dir: its folder.
+        run_id: whose attempt it is.
+        outcome: how it ended.
+        watch: what is known of its log; read anew by default.
+
+    Returns:
+        The outcome that stands: an earlier one, if there was one.
+    """
+    folder = Path(attempt_dir)
+    earlier = read_outcome(folder)
+    if earlier is not None:
+        return earlier
+    log = folder / "stdout.log"
+    if watch is None:
+        watch = LogWatch(log)
+    watch.look(time.monotonic(), budget=1 << 62)
+    lines = []
+    if not watch.started:
+        lines.append(_line("run_started", run_id, outcome.started_at, {}))
+    ending = ENDING_OF[outcome.state]
+    if watch.ending != ending:
+        payload = {"code": outcome.code, "message": outcome.message}
+        lines.append(_line(ending, run_id, outcome.ended_at, payload))
+    descriptor = os.open(log, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            lines.insert(0, b"\n")
+        if lines:
+            os.write(descriptor, b"".join(lines))
+    finally:
+        os.close(descriptor)
+    write_json(folder / OUTCOME, outcome.to_dict())
+    return outcome
+
+
+def _line(event: str, run_id: str, timestamp: float, payload: dict[str, str]) -> bytes:
+    document = {
+        "event": event,
+        "payload": payload,
+        "run_id": run_id,
+        "source": "supervisor",
+        "timestamp": timestamp,
+    }
+    return json.dumps(document, separators=(",", ":"), sort_keys=True).encode() + b"\n"
+
+
+def close_lost(attempt_dir: str | Path, run_id: str, attempt: int, code: str, message: str) -> Outcome:
+    """Close an attempt whose owner is gone.
+
+    A supervisor that still lives seals it itself, and is given a few seconds for that; then everything of the
+    attempt that runs on this machine is killed.
+
+    Args:
+        attempt_dir: its folder; made if absent.
+        run_id: whose attempt it is.
+        attempt: its number.
+        code: of the outcome, if nobody else writes one; message: likewise.
+    """
+    folder = Path(attempt_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + LIVING_SUPERVISOR_SECONDS
+    while read_outcome(folder) is None and find(run_id, attempt) and time.monotonic() < end:
+        time.sleep(0.05)
+    sweep(run_id, attempt)
+    return seal(folder, run_id, lost(folder, code, message))
+
+
+def lost(folder: Path, code: str, message: str, last_seen: float | None = None) -> Outcome:
+    """The outcome of an attempt that nobody saw end, from what it left in its folder.
+
+    Args:
+        last_seen: unix time when it was known to run; by default, when it last wrote something.
+    """
+    watch = LogWatch(folder / "stdout.log")
+    watch.look(time.monotonic(), budget=1 << 62)
+    now = time.time()
+    started = _started_at(folder) or now
+    return Outcome(
+        state="FAILED",
+        code=code,
+        message=message,
+        started_at=started,
+        ended_at=now,
+        duration=max(0.0, (last_seen or _last_written(folder, started)) - started),
+        last_step=watch.last_step,
+        stderr_tail=last_lines(folder / "stderr.log"),
+        retryable=True,
+    )
+
+
+def _started_at(folder: Path) -> float | None:
+    try:
+        return float(json.loads((folder / "launch.json").read_text(encoding="utf-8"))["started_at"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _last_written(folder: Path, started: float) -> float:
+    """When it was last heard of: it did not run until somebody came to close it."""
+    times = [started]
+    for name in ("stdout.log", "stderr.log"):
+        try:
+            times.append((folder / name).stat().st_mtime)
+        except OSError:
+            continue
+    return max(times)
