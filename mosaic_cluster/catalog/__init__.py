@@ -1,1 +1,16 @@
+"""Which workers exist, what they declare, and how their processes see the contract."""
 
+from __future__ import annotations
+
+from mosaic_cluster.catalog.contract_folder import contract_folder
+from mosaic_cluster.catalog.entries import Catalog, ConfigField, WorkerEntry
+from mosaic_cluster.catalog.launching import worker_command, worker_environment
+
+__all__ = [
+    "Catalog",
+    "ConfigField",
+    "WorkerEntry",
+    "contract_folder",
+    "worker_command",
+    "worker_environment",
+]

@@ -6,6 +6,7 @@ journal entry) goes through :meth:`Storage.create`.
 
 from __future__ import annotations
 
+from mosaic_cluster.storage.caching import cache_folder
 from mosaic_cluster.storage.objects import Storage, default_location
 
-__all__ = ["Storage", "default_location"]
+__all__ = ["Storage", "cache_folder", "default_location"]

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import importlib.util
 import inspect
+import logging
 import re
 import sys
 import traceback
@@ -17,6 +18,7 @@ from mosaic_cluster.worker.capabilities import WorkerCapabilities, WorkerMetadat
 from mosaic_cluster.worker.errors import BrokenWorker, InvalidInput, Problem
 
 _T = TypeVar("_T")
+_LOGGER = logging.getLogger(__name__)
 
 CONFIG_MISTAKES = (ValueError, TypeError, KeyError, AssertionError)
 """What building a config raises when the values are to blame."""
@@ -64,7 +66,37 @@ def _taken_over(value: Any, kind: Type[_T], mark: str, entry: str) -> _T:
 
 def part(package: str, name: str) -> Optional[ModuleType]:
     """The module ``package.name``, imported; ``None`` if there is none."""
-    return importlib.import_module(f"{package}.{name}") if has_part(package, name) else None
+    if not has_part(package, name):
+        return None
+    try:
+        return importlib.import_module(f"{package}.{name}")
+    except NameError as error:
+        if name == "config" or not has_part(package, "config"):
+            raise
+        return _import_with_config(package, name, error)
+
+
+def _import_with_config(package: str, name: str, error: NameError) -> ModuleType:
+    """Import a module that uses its package's config class without importing it.
+
+    The guide's quick start, copied into files as it is printed, does that in its annotations.
+    """
+    config = importlib.import_module(f"{package}.config")
+    found = re.match(r"name '(\w+)' is not defined", str(error))  # Python 3.8 has no NameError.name
+    missing = found.group(1) if found else ""
+    spec = find_part(package, name)
+    if not hasattr(config, missing) or spec.loader is None:
+        raise error
+    _LOGGER.warning("%s.%s uses %s without importing it; taken from %s.config", package, name, missing, package)
+    module = importlib.util.module_from_spec(spec)
+    setattr(module, missing, getattr(config, missing))
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
+    return module
 
 
 def has_part(package: str, name: str) -> bool:

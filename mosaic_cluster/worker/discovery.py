@@ -41,7 +41,9 @@ class DiscoveredWorker:
 
 
 @dataclass(frozen=True)
-class _Registration:
+class Registration:
+    """An entry point of the group, not loaded."""
+
     name: str
     value: str
     distribution: str
@@ -111,9 +113,9 @@ class WorkerDiscovery:
         with self._lock:
             if self._found is None:
                 self._found, self._errors = _discover()
-                if self._errors:
-                    import logging
                 for name, error in self._errors.items():
+                    import logging
+
                     logging.getLogger(__name__).warning("worker %s is left out: %s", name, error)
             return self._found
 
@@ -124,14 +126,14 @@ def discover_workers() -> List[DiscoveredWorker]:
 
 
 def _discover() -> Tuple[Dict[str, DiscoveredWorker], Dict[str, WorkerError]]:
-    by_name: Dict[str, List[_Registration]] = {}
-    for registration in _registrations():
+    by_name: Dict[str, List[Registration]] = {}
+    for registration in registrations():
         by_name.setdefault(registration.name, []).append(registration)
     found: Dict[str, DiscoveredWorker] = {}
     errors: Dict[str, WorkerError] = {}
     for name, claims in sorted(by_name.items()):
         if len(claims) > 1:
-            errors[name] = _duplicate(name, claims)
+            errors[name] = duplicate(name, claims)
             continue
         try:
             found[name] = _load(claims[0])
@@ -140,7 +142,7 @@ def _discover() -> Tuple[Dict[str, DiscoveredWorker], Dict[str, WorkerError]]:
     return found, errors
 
 
-def _registrations() -> Iterator[_Registration]:
+def registrations() -> Iterator[Registration]:
     """Entry points with their distributions: on Python 3.8 and 3.9 an entry point does not know its own."""
     from importlib import metadata
 
@@ -155,15 +157,16 @@ def _registrations() -> Iterator[_Registration]:
         seen.add(key)
         for entry_point in distribution.entry_points:
             if entry_point.group == WORKER_ENTRY_POINT_GROUP:
-                yield _Registration(entry_point.name, entry_point.value, name, distribution.version)
+                yield Registration(entry_point.name, entry_point.value, name, distribution.version)
 
 
-def _duplicate(name: str, claims: List[_Registration]) -> DuplicateWorker:
+def duplicate(name: str, claims: List[Registration]) -> DuplicateWorker:
+    """The error for a name that several distributions claim."""
     listed = " and ".join(sorted(f"{claim.distribution} {claim.version} ({claim.value})" for claim in claims))
     return DuplicateWorker(f"the worker {name!r} is registered by {listed}; uninstall or rename one of them")
 
 
-def _load(registration: _Registration) -> DiscoveredWorker:
+def _load(registration: Registration) -> DiscoveredWorker:
     from mosaic_cluster.worker._locate import call_entry
 
     owner = f"{registration.distribution} {registration.version}"
@@ -184,4 +187,12 @@ def _load(registration: _Registration) -> DiscoveredWorker:
     )
 
 
-__all__ = ["WORKER_ENTRY_POINT_GROUP", "DiscoveredWorker", "WorkerDiscovery", "discover_workers"]
+__all__ = [
+    "WORKER_ENTRY_POINT_GROUP",
+    "DiscoveredWorker",
+    "Registration",
+    "WorkerDiscovery",
+    "discover_workers",
+    "duplicate",
+    "registrations",
+]

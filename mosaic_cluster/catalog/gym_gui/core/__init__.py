@@ -1,0 +1,1 @@
+"""Holds :mod:`gym_gui.core.worker`."""

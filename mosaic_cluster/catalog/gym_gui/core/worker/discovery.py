@@ -1,0 +1,3 @@
+"""The names of :mod:`mosaic_cluster.worker.discovery`."""
+
+from mosaic_cluster.worker.discovery import *  # noqa: F403

@@ -1,0 +1,1 @@
+"""Log constants, as far as workers use them."""
