@@ -173,7 +173,8 @@ class Attempt:
         state = "STARTING" if status is None or status.state == "STARTING" else "RUNNING"
         if status is not None and status.state == "PAUSED":
             state = "PAUSED"
-        steps = [value for value in (status and status.last_step, seen and seen.last_step) if value is not None]
+        known = (status.last_step if status else None, seen.last_step if seen else None)
+        steps = [value for value in known if value is not None]
         return RunProgress(
             state=state,
             attempt=self.order.attempt,
@@ -289,8 +290,20 @@ def _record_start(order: AttemptOrder, resumed: Checkpoint | None) -> None:
         "node": order.placement.node_name,
         "resumed_from_step": resumed.step if resumed else None,
         "resumed_from": resumed.path if resumed else None,
+        "resumed_from_attempt": resumed.attempt if resumed else None,
+        "resumed_from_offset": resumed.offset if resumed else None,
     }
     _write_json(order.attempt_dir() / "attempt.json", record)
+    # The first line of the log, so that the tables alone tell what a later attempt did again.
+    line = {
+        "event": "attempt_started",
+        "payload": record,
+        "run_id": order.run_id,
+        "source": "supervisor",
+        "timestamp": time.time(),
+    }
+    with (order.attempt_dir() / "stdout.log").open("a", encoding="utf-8") as log:
+        log.write(json.dumps(line, separators=(",", ":"), sort_keys=True) + "\n")
 
 
 def _recorded_start(folder: Path) -> dict[str, Any]:

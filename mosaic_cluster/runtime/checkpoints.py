@@ -19,11 +19,13 @@ class Checkpoint:
         path: absolute path of the file or folder.
         step: environment steps trained when it was written.
         attempt: the attempt that wrote it.
+        offset: where in that attempt's log it was announced, in bytes.
     """
 
     path: str
     step: int
     attempt: int
+    offset: int
 
 
 def last_checkpoint(run_dir: Path, before_attempt: int) -> Checkpoint | None:
@@ -35,21 +37,23 @@ def last_checkpoint(run_dir: Path, before_attempt: int) -> Checkpoint | None:
         log = run_dir / "attempts" / str(attempt) / "stdout.log"
         if not log.is_file():
             continue
-        for line in reversed(list(_marked_lines(log))):
-            found = _announced(line, run_dir, attempt)
+        for offset, line in reversed(list(_marked_lines(log))):
+            found = _announced(line, run_dir, attempt, offset)
             if found is not None:
                 return found
     return None
 
 
-def _marked_lines(log: Path) -> Iterator[bytes]:
+def _marked_lines(log: Path) -> Iterator[tuple[int, bytes]]:
+    offset = 0
     with log.open("rb") as stream:
         for line in stream:
             if MARK in line:
-                yield line
+                yield offset, line
+            offset += len(line)
 
 
-def _announced(line: bytes, run_dir: Path, attempt: int) -> Checkpoint | None:
+def _announced(line: bytes, run_dir: Path, attempt: int, offset: int) -> Checkpoint | None:
     try:
         event = json.loads(line)
         if event.get("event") != "checkpoint_saved":
@@ -59,7 +63,7 @@ def _announced(line: bytes, run_dir: Path, attempt: int) -> Checkpoint | None:
         step = int(payload["step"])
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return Checkpoint(os.fspath(path), step, attempt) if _usable(path) else None
+    return Checkpoint(os.fspath(path), step, attempt, offset) if _usable(path) else None
 
 
 def _usable(path: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +54,7 @@ class HubService:
         self._closed.set()
         self._ticker.join()
         with self._lock:
-            self._core.commit(time.time())
+            self._core.commit()
 
     def _tick(self) -> None:
         while not self._closed.wait(TICK_SECONDS):

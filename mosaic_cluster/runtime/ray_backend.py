@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import time
 from typing import Any
 
@@ -213,7 +214,10 @@ def _connect(address: str | None) -> str:
         "logging_level": logging.ERROR,
     }
     if address is None or address == "local":
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if "RAY_AUTH_MODE" not in os.environ:
+            # Ray then turns token authentication on; the token is this process tree's own, not one that Ray
+            # would leave in the user's home.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         # Loopback: an embedded Ray is nobody else's business.
         options |= {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     else:

@@ -1,1 +1,27 @@
+"""Events: their schema, the log they are printed to, the Parquet files they end in, and reading these."""
 
+from __future__ import annotations
+
+from mosaic_cluster.telemetry.hub import Ack, Batch, HubCore
+from mosaic_cluster.telemetry.parse import Parsed, parse
+from mosaic_cluster.telemetry.pump import HubClient, HubUnavailable, Pump, PumpProgress
+from mosaic_cluster.telemetry.reading import TelemetryReader
+from mosaic_cluster.telemetry.schema import SCHEMA_VERSION, SCHEMAS, TABLES
+from mosaic_cluster.telemetry.tail import LogTail
+
+__all__ = [
+    "SCHEMAS",
+    "SCHEMA_VERSION",
+    "TABLES",
+    "Ack",
+    "Batch",
+    "HubClient",
+    "HubCore",
+    "HubUnavailable",
+    "LogTail",
+    "Parsed",
+    "Pump",
+    "PumpProgress",
+    "TelemetryReader",
+    "parse",
+]

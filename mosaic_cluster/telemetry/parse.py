@@ -39,6 +39,7 @@ LIFECYCLE_EVENTS = frozenset(
         "run_completed",
         "run_failed",
         "run_cancelled",
+        "attempt_started",
     }
 )
 UNPARSED = "unparsed"
@@ -257,6 +258,8 @@ class _Lines:
             self._add_metrics(offset, ts, step, numbers(payload, name))
         elif event == "checkpoint_saved" and type(payload.get("path")) is str:
             self.checkpoints.append(SavedCheckpoint(payload["path"], as_int(payload.get("step")), offset))
+        elif event == "attempt_started":
+            step = self.resumed_from_step = as_int(payload.get("resumed_from_step"))
         elif event == "checkpoint_loaded" and step is not None:
             self.resumed_from_step = self.last_step = step
         self._seen_step(step)

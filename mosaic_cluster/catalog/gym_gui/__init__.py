@@ -6,11 +6,12 @@ Where one is, it wins: this package then turns into it on import.
 import os
 import sys
 from importlib import machinery
+from typing import Any
 
 _OWN = os.path.dirname(os.path.abspath(__file__))
 
 
-def _real():
+def _real() -> Any:
     """The import spec of another package of this name, or ``None``."""
     root = os.path.dirname(_OWN)
     others = [place for place in sys.path if os.path.abspath(place or os.getcwd()) != root]
@@ -33,4 +34,4 @@ if _spec is not None:
     if __spec__ is not None:
         __spec__.origin = _spec.origin
         __spec__.submodule_search_locations = __path__
-    exec(_spec.loader.get_code("gym_gui"))  # type: ignore[union-attr]
+    exec(_spec.loader.get_code("gym_gui"))

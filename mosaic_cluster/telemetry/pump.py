@@ -1,0 +1,176 @@
+"""From a growing log to the hub."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from mosaic_cluster.telemetry.hub import Ack, Batch
+from mosaic_cluster.telemetry.parse import parse
+from mosaic_cluster.telemetry.tail import LogTail
+from mosaic_cluster.worker.errors import MosaicError
+
+BATCH_BYTES = 1 << 20
+EAGER_BYTES = 1 << 17
+SEND_SECONDS = 0.5
+POLL_SECONDS = 0.05
+
+
+class HubUnavailable(MosaicError):
+    """The hub does not answer. The log keeps everything meanwhile: try again later."""
+
+
+class HubClient(Protocol):
+    """The hub, wherever it is. Every method may raise :class:`HubUnavailable`."""
+
+    def append(self, batch: Batch) -> Ack:
+        """Take a batch."""
+
+    def flush(self, run_id: str, attempt: int, upto: int) -> None:
+        """Ask for a commit soon."""
+
+    def watermark(self, run_id: str, attempt: int) -> Ack:
+        """What the hub has of one attempt's log."""
+
+
+@dataclass
+class PumpProgress:
+    """What a pump has seen.
+
+    Attributes:
+        unread: bytes of the log that the hub has not taken yet.
+        last_step: largest step reported.
+        metrics: latest step and value of each metric.
+        events: telemetry lines taken.
+        log_lines: other lines.
+    """
+
+    unread: int = 0
+    last_step: int | None = None
+    metrics: dict[str, tuple[int | None, float]] = field(default_factory=dict)
+    events: int = 0
+    log_lines: int = 0
+
+
+class Pump:
+    """Sends one attempt's log to the hub, from where the hub left off. Used by one thread.
+
+    Args:
+        log_path: the attempt's ``stdout.log``.
+        hub: where rows go.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        log_path: str | Path,
+        run_id: str,
+        attempt: int,
+        hub: HubClient,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.progress = PumpProgress()
+        self._run_id = run_id
+        self._attempt = attempt
+        self._hub = hub
+        self._clock = clock
+        self._tail = LogTail(log_path)
+        self._known: Ack | None = None
+        self._sent_at: float | None = None
+
+    def step(self, final: bool = False) -> PumpProgress:
+        """Send what is new, at most one batch; a little of it waits until it is worth a message.
+
+        Args:
+            final: the log is final: nothing waits, and an unterminated last line counts.
+
+        Raises:
+            HubUnavailable: nothing was lost; call again later.
+        """
+        try:
+            known = self._known or self._begin()
+            waiting = self._tail.size() - known.accepted
+            now = self._clock()
+            recent = self._sent_at is not None and now - self._sent_at < SEND_SECONDS
+            if waiting > 0 and (final or waiting >= EAGER_BYTES or not recent):
+                self._send(known, final)
+                self._sent_at = now
+        except HubUnavailable:
+            self._known = None
+            raise
+        self.progress.unread = self._tail.size() - (self._known.accepted if self._known else 0)
+        return self.progress
+
+    def drain(self, seconds: float) -> int:
+        """Send a final log to its end, and wait until it is committed.
+
+        Args:
+            seconds: how long to wait, an unavailable hub included.
+
+        Returns:
+            The committed offset: the size of the log, if all went well.
+
+        Raises:
+            HubUnavailable: it was so until the end.
+        """
+        end = self._clock() + seconds
+        while True:
+            try:
+                committed = self._drain_step()
+                if committed >= self._tail.size() or self._clock() >= end:
+                    return committed
+            except HubUnavailable:
+                if self._clock() >= end:
+                    raise
+                time.sleep(1.0)
+
+    def _drain_step(self) -> int:
+        before = self._known
+        self.step(final=True)
+        if self.progress.unread > 0:
+            if before is not None and self._known == before:
+                time.sleep(POLL_SECONDS)  # it has more than enough waiting to be written
+            return 0
+        size = self._tail.size()
+        ack = self._hub.watermark(self._run_id, self._attempt)
+        if ack.accepted < size:
+            self._known = None  # it was restarted: begin again where it is now
+            return 0
+        if ack.committed < size:
+            self._hub.flush(self._run_id, self._attempt, size)
+            time.sleep(POLL_SECONDS)
+        return ack.committed
+
+    def _begin(self) -> Ack:
+        self._known = known = self._hub.watermark(self._run_id, self._attempt)
+        self._tail.seek(known.accepted)
+        if known.last_step is not None:
+            self.progress.last_step = max(known.last_step, self.progress.last_step or 0)
+        return known
+
+    def _send(self, known: Ack, final: bool) -> None:
+        lines = self._tail.read(BATCH_BYTES, final=final)
+        if not lines:
+            return
+        parsed = parse(lines, self._run_id, self._attempt, last_step=known.last_step, last_ts=known.last_ts)
+        batch = Batch(
+            run_id=self._run_id,
+            attempt=self._attempt,
+            first=known.accepted,
+            last=self._tail.offset,
+            tables=parsed.tables,
+            last_step=parsed.last_step,
+            last_ts=parsed.last_ts,
+        )
+        ack = self._hub.append(batch)
+        self._known = ack
+        if ack.accepted != batch.last:
+            self._tail.seek(ack.accepted)  # not taken: what it wants comes next
+            return
+        self.progress.last_step = parsed.last_step
+        self.progress.metrics.update(parsed.metrics)
+        self.progress.events += parsed.events
+        self.progress.log_lines += parsed.log_lines
