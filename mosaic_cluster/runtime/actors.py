@@ -119,7 +119,7 @@ class WorkerActor:
         return os.getpid()
 
 
-@ray.remote(num_cpus=0, max_retries=0)
+@ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
 def finish_on_node(order: AttemptOrder) -> AttemptResult:
     """Close an attempt whose actor is gone, on the node where it ran."""
     return finish_attempt(order, order.attempt, RayHubClient(order.experiment_id))

@@ -58,6 +58,12 @@ class Storage:
     def __repr__(self) -> str:
         return f"Storage({self.location!r})"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Storage) and self.local_path == other.local_path
+
+    def __hash__(self) -> int:
+        return hash(self.local_path)
+
     def __reduce__(self) -> Any:
         return (Storage, (self.location,))
 

@@ -271,7 +271,8 @@ class Supervisor:
         step = self.watch.last_step
         log = self.log_bytes()
         if limits.max_steps is not None and step is not None and step >= limits.max_steps:
-            return Verdict("COMPLETED", "max_steps", f"reached limits.max_steps ({limits.max_steps:,}) at step {step:,}")
+            text = f"reached limits.max_steps ({limits.max_steps:,}) at step {step:,}"
+            return Verdict("COMPLETED", "max_steps", text)
         if limits.max_duration is not None and total >= limits.max_duration:
             text = f"ran for {total:.1f} s; limits.max_duration is {limits.max_duration:g} s"
             return Verdict("FAILED", "max_duration", text)

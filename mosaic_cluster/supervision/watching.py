@@ -95,7 +95,8 @@ class LogWatch:
             self.ending = name
             payload = event.get("payload")
             self.said = payload if isinstance(payload, dict) else {}
-            self._step(payload)
+            if name == "run_completed":
+                self._step(payload)
 
     def _step(self, payload: Any) -> None:
         if not isinstance(payload, dict):

@@ -97,8 +97,7 @@ def take_json(item: Object, key: str) -> str | None:
 def take_time(item: Object) -> int | None:
     """Microseconds since 1970 UTC, from ``timestamp`` (seconds) or else ``ts_unix_ns``."""
     value = item.get("timestamp")
-    kind = type(value)
-    if (kind is float or kind is int) and 0 <= value < _YEAR_10000:
+    if (type(value) is float or type(value) is int) and 0 <= value < _YEAR_10000:
         del item["timestamp"]
         return int(value * 1e6 + 0.5)
     value = item.get("ts_unix_ns")

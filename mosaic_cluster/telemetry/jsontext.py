@@ -47,7 +47,7 @@ class ObjectReader:
 
     def __init__(self) -> None:
         self.saw_literal = False
-        self._scan = json.JSONDecoder(parse_constant=self._constant).scan_once
+        self._scan = json.JSONDecoder(parse_constant=self._constant).scan_once  # type: ignore[attr-defined]
         # Stands between two texts, so that no text can pose as two, nor two as one.
         self._mark = secrets.randbits(62)
         self._glue = f",{self._mark},\n"

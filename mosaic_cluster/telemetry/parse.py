@@ -42,6 +42,7 @@ LIFECYCLE_EVENTS = frozenset(
         "attempt_started",
     }
 )
+STEP_EVENTS = frozenset({"heartbeat", "checkpoint_saved", "checkpoint_loaded", "run_completed"})
 UNPARSED = "unparsed"
 UNKNOWN = "unknown"
 REST = "_line"
@@ -134,8 +135,9 @@ class _Lines:
         # What the contract's emitter writes. If group 2 is one JSON object, the line is one with these four
         # keys, and the payload's text can be kept as it is: half the work of taking the line apart.
         self.emitted = re.compile(
-            r'\{"event":"([a-z_]+)","payload":(\{.*\}),"run_id":"%s","timestamp":(\d{1,11}(?:\.\d+)?)\}'
-            % re.escape(run_id)
+            r'\{"event":"([a-z_]+)","payload":(\{.*\}),"run_id":"'
+            + re.escape(run_id)
+            + r'","timestamp":(\d{1,11}(?:\.\d+)?)\}'
         ).fullmatch
         self.rows: dict[str, list[tuple[Any, ...]]] = {"lifecycle": [], "steps": [], "episodes": []}
         self.add_lifecycle = self.rows["lifecycle"].append
@@ -253,7 +255,8 @@ class _Lines:
 
     def _lifecycle(self, offset: int, ts: int, event: str, payload: Object) -> None:
         """What a lifecycle event says beyond its own row."""
-        name, step = find_step(payload)
+        # A run_started payload tells the plan: its total_steps are none that were trained.
+        name, step = find_step(payload) if event in STEP_EVENTS else (None, None)
         if event == "heartbeat":
             self._add_metrics(offset, ts, step, numbers(payload, name))
         elif event == "checkpoint_saved" and type(payload.get("path")) is str:

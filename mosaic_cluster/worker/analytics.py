@@ -179,6 +179,8 @@ class WorkerAnalyticsManifest:
     def __post_init__(self) -> None:
         if self.artifacts is None or isinstance(self.artifacts, Mapping):
             self.artifacts = ArtifactsMetadata.from_dict(self.artifacts or {})
+        if not isinstance(self.artifacts, ArtifactsMetadata):
+            raise ConfigError([Problem("artifacts", f"must be an object, not {self.artifacts!r}")])
         if self.metadata is None:
             self.metadata = {}
 

@@ -96,7 +96,8 @@ class Config:
     names: dict[str, int] = config_field({}, help="x")
 
 assert build_config(Config, {"run_id": "r", "seed": 3, "sizes": [1.0]}).sizes == [1]
-assert [problem.path for problem in config_problems(Config, {"run_id": "r", "seed": "x", "sizes": ["y"]})] == ["seed", "sizes[0]"]
+problems = config_problems(Config, {"run_id": "r", "seed": "x", "sizes": ["y"]})
+assert [problem.path for problem in problems] == ["seed", "sizes[0]"]
 assert describe_config(Config)[1]["type"] == "int | None"
 assert discover_workers() == []
 TelemetryEmitter("run").heartbeat({"x": {1}, "y": float("nan"), "z": {2: 1, "2": 3}})

@@ -151,7 +151,7 @@ class Point:
     y: Any
 
 
-Pair = namedtuple("Pair", "a b")  # noqa: PYI024
+Pair = namedtuple("Pair", "a b")
 
 
 class Bad:

@@ -169,7 +169,7 @@ def root_logger() -> Iterator[logging.Logger]:
 
 
 def test_logging_goes_to_stderr(root_logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
-    root_logger.addHandler(logging.StreamHandler(sys.stdout))
+    root_logger.handlers = [logging.StreamHandler(sys.stdout)]  # pytest adds its own, too
     WorkerCLI.setup_logging(verbose=False)
     logging.getLogger("x").debug("hidden")
     logging.getLogger("x").info("shown")

@@ -19,7 +19,7 @@ def _real() -> Any:
         path = others if finder is machinery.PathFinder else None
         try:
             spec = finder.find_spec("gym_gui", path)
-        except Exception:  # noqa: BLE001 - a finder of somebody else's; the next one may know
+        except Exception:  # noqa: BLE001, S112 - a finder of somebody else's; the next one may know
             continue
         # A folder without __init__ is found too (a namespace package): that is nobody's gym_gui.
         if spec is not None and spec.origin and os.path.dirname(os.path.abspath(spec.origin)) != _OWN:

@@ -4,7 +4,7 @@ from typing import Any, List
 
 import mosaic_cluster.worker as _contract
 
-__all__ = list(_contract.__all__)  # noqa: PLE0605
+__all__ = list(_contract.__all__)
 
 
 def __getattr__(name: str) -> Any:
