@@ -1,0 +1,167 @@
+"""One Ray cluster for the whole session, and a place for each test to run experiments in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import (
+    FIXTURES,
+    Experiment,
+    environment,
+    install,
+    kill_tree,
+    mosaic,
+    processes_of,
+    spec,
+    started,
+    wait_for,
+    write_spec,
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Nothing is read from or left in the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOSAIC_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the scripted worker, as if installed."""
+    folder = tmp_path_factory.mktemp("workers")
+    return install(folder, FIXTURES / "workers" / "scripted_worker", "scripted", "scripted_worker:get_worker_metadata")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running Ray cluster of one node."""
+
+    address: str
+    env: dict[str, str]
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody uses now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def cluster(workers: Path, own_cache: Path) -> Iterator[Cluster]:
+    """A real Ray cluster, bound to loopback, with the scripted worker on its nodes."""
+    port = free_port()
+    # Short: Ray's sockets lie in it, and their paths may have 107 characters.
+    folder = tempfile.mkdtemp(prefix="mc-", dir="/tmp")
+    env = environment(workers, RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0", MOSAIC_CACHE=str(own_cache))
+    command = [
+        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1",
+        f"--port={port}", "--num-cpus=4", "--memory=4000000000", "--object-store-memory=100000000",
+        "--include-dashboard=false", f"--temp-dir={folder}",
+    ]  # fmt: skip
+    with open(Path(folder, "start.log"), "w") as log:
+        process = subprocess.Popen(
+            command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        text = Path(folder, "start.log")
+        wait_for(lambda: "Ray runtime started" in text.read_text() or process.poll() is not None, 90, "ray start")
+        assert process.poll() is None, text.read_text()
+        yield Cluster(f"127.0.0.1:{port}", env)
+    finally:
+        kill_tree(process.pid)
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Lab:
+    """Where a test runs experiments: a folder of its own, and the command line.
+
+    Args:
+        folder: working directory; results go to ``<folder>/results``.
+        env: environment of the commands.
+        address: Ray cluster, or ``None`` for an embedded one.
+        backend: ``ray`` or ``inline``.
+    """
+
+    def __init__(self, folder: Path, env: dict[str, str], address: str | None, backend: str = "ray") -> None:
+        self.folder = folder
+        self.env = {**env, "MOSAIC_STORAGE": str(folder / "results")}
+        self.where = ["--backend", backend] + (["--address", address] if address else [])
+
+    @property
+    def experiment(self) -> Experiment:
+        """The one experiment of this lab."""
+        return Experiment(self.folder / "results")
+
+    def experiment_started(self) -> bool:
+        """Whether its attempt's log exists."""
+        return any((self.folder / "results").glob("*/runs/*/attempts/*/stdout.log"))
+
+    def write(self, config: dict[str, Any] | None = None, **more: Any) -> Path:
+        """A spec file."""
+        return write_spec(self.folder, spec(config, **more))
+
+    def run(self, config: dict[str, Any] | None = None, **more: Any) -> subprocess.CompletedProcess[str]:
+        """``mosaic run`` to its end."""
+        return self.mosaic("run", self.write(config, **more), *self.where)
+
+    def start(self, config: dict[str, Any] | None = None, **more: Any) -> Any:
+        """``mosaic run`` in the background."""
+        return started("run", self.write(config, **more), *self.where, env=self.env, cwd=self.folder)
+
+    def mosaic(self, *args: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Any other verb."""
+        return mosaic(*args, env=self.env, cwd=self.folder, timeout=timeout)
+
+    def run_ids(self) -> list[str]:
+        """Of every experiment here."""
+        return [path.name for path in (self.folder / "results").glob("*/runs/*")]
+
+
+def assert_nothing_left(lab: Lab) -> None:
+    """No process of any run of this lab lives."""
+    for run_id in lab.run_ids():
+        wait_for(lambda run_id=run_id: not processes_of(run_id), 15, f"processes of {run_id} to end")
+
+
+@pytest.fixture
+def lab(tmp_path: Path, cluster: Cluster) -> Iterator[Lab]:
+    """Experiments on the session's cluster. At the end no process of theirs may be left."""
+    made = Lab(tmp_path, cluster.env, cluster.address)
+    yield made
+    assert_nothing_left(made)
+
+
+@pytest.fixture
+def embedded(tmp_path: Path, workers: Path, own_cache: Path) -> Iterator[Lab]:
+    """Experiments that each start a Ray of their own."""
+    made = Lab(tmp_path, environment(workers, MOSAIC_CACHE=str(own_cache)), None)
+    yield made
+    assert_nothing_left(made)
+
+
+@pytest.fixture
+def inline(tmp_path: Path, workers: Path, own_cache: Path) -> Iterator[Lab]:
+    """Experiments without Ray."""
+    made = Lab(tmp_path, environment(workers, MOSAIC_CACHE=str(own_cache)), None, "inline")
+    yield made
+    assert_nothing_left(made)
+
+
+def pytest_report_header() -> str:
+    """Where a stray Ray would be taken from."""
+    return f"RAY_ADDRESS: {os.environ.get('RAY_ADDRESS', 'not set')}"

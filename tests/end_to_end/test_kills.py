@@ -1,0 +1,138 @@
+"""kill -9 of everything that takes part in a run, one at a time.
+
+After each: no process of ours is left, nothing that was printed is lost or doubled, and the run goes on from its
+last checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import Lab, assert_nothing_left
+from support import assert_tables_equal_logs, processes_of, wait_for
+
+from mosaic_cluster.telemetry import TelemetryReader
+
+CONFIG = {"steps": 300, "pause": 0.02, "checkpoint_every": 10, "children": 4}
+
+
+def under_way(lab: Lab, step: int = 25) -> None:
+    wait_for(lambda: lab.experiment_started() and lab.experiment.reached(step), 90, f"step {step}")
+
+
+def assert_went_on(lab: Lab, *, code: str) -> None:
+    """The second attempt continued the first, and telemetry has every line once."""
+    experiment = lab.experiment
+    assert experiment.attempts() == [1, 2]
+    assert experiment.outcome(1)["code"] == code, experiment.outcome(1)
+    assert experiment.outcome(2)["state"] == "COMPLETED"
+    assert_tables_equal_logs(experiment)
+    started = experiment.lines(2)[0][1]["payload"]
+    assert started["resumed_from_attempt"] == 1
+    assert started["resumed_from_step"] >= 20
+    steps = TelemetryReader(experiment.path / "telemetry").metric("value", experiment.run_id)["step"]
+    assert steps.to_pylist() == list(range(1, CONFIG["steps"] + 1))
+
+
+def actor_process(lab: Lab) -> psutil.Process:
+    """The worker actor that started this run's supervisor: the one that holds the other end of its pipe."""
+    supervisor = lab.experiment.launch()["supervisor_pid"]
+    pipe = os.readlink(f"/proc/{supervisor}/fd/0")
+    for process in psutil.process_iter():
+        if process.pid == supervisor:
+            continue
+        try:
+            held = [os.readlink(entry) for entry in Path(f"/proc/{process.pid}/fd").iterdir()]
+        except OSError:
+            continue
+        if pipe in held:
+            return process
+    raise AssertionError("nobody holds the supervisor's lifeline")
+
+
+def test_kill_the_worker(lab: Lab) -> None:
+    with lab.start(CONFIG) as process:
+        under_way(lab)
+        os.kill(lab.experiment.launch()["worker_pid"], signal.SIGKILL)
+        output, _ = process.communicate(timeout=90)
+        assert process.returncode == 0, output
+    assert_went_on(lab, code="signal")
+    assert lab.experiment.outcome(1)["signal"] == "SIGKILL"
+
+
+def test_kill_the_supervisor(lab: Lab) -> None:
+    with lab.start(CONFIG) as process:
+        under_way(lab)
+        os.kill(lab.experiment.launch()["supervisor_pid"], signal.SIGKILL)
+        output, _ = process.communicate(timeout=90)
+        assert process.returncode == 0, output
+    assert_went_on(lab, code="supervisor_lost")
+
+
+def test_kill_the_actor(lab: Lab) -> None:
+    with lab.start(CONFIG) as process:
+        under_way(lab)
+        actor = actor_process(lab)
+        assert "WorkerActor" in " ".join(actor.cmdline())
+        actor.kill()
+        output, _ = process.communicate(timeout=90)
+        assert process.returncode == 0, output
+    assert_went_on(lab, code="actor_lost")
+
+
+def test_kill_actor_and_supervisor(lab: Lab) -> None:
+    """Nobody is left who knows the run: a sweep finds its children by their environment."""
+    with lab.start(CONFIG) as process:
+        under_way(lab)
+        actor = actor_process(lab)
+        os.kill(lab.experiment.launch()["supervisor_pid"], signal.SIGKILL)
+        actor.kill()
+        output, _ = process.communicate(timeout=90)
+        assert process.returncode == 0, output
+    assert lab.experiment.outcome(1)["code"] in ("actor_lost", "supervisor_lost")
+    assert_tables_equal_logs(lab.experiment)
+
+
+def test_kill_the_hub(lab: Lab) -> None:
+    """A restarted hub learns from the files what it has; the run does not notice."""
+    with lab.start(CONFIG) as process:
+        under_way(lab)
+        wait_for(lambda: list((lab.experiment.path / "telemetry").glob("*/*.parquet")), 30)
+        for each in psutil.process_iter(["cmdline"]):
+            if "HubActor" in " ".join(each.info["cmdline"] or []):
+                each.kill()
+        output, _ = process.communicate(timeout=90)
+        assert process.returncode == 0, output
+    assert lab.experiment.attempts() == [1]
+    assert_tables_equal_logs(lab.experiment)
+
+
+@pytest.mark.parametrize("whom", ["driver", "raylet"])
+def test_kill_the_driver_or_its_raylet_then_resume(whom: str, embedded: Lab) -> None:
+    with embedded.start(CONFIG) as process:
+        under_way(embedded)
+        run_id = embedded.experiment.run_id
+        assert len(processes_of(run_id)) >= 6
+        if whom == "driver":
+            os.kill(process.pid, signal.SIGKILL)
+        else:
+            below = psutil.Process(process.pid).children(recursive=True)
+            (raylet,) = [each for each in below if each.name() == "raylet"]
+            raylet.kill()
+            raylet.wait()
+        # Its processes end by themselves: nobody is there to end them.
+        assert_nothing_left(embedded)
+        process.wait(90)
+    assert process.returncode != 0
+    home = embedded.experiment
+    assert home.outcome(1)["code"] == "actor_lost"
+    if whom == "driver":
+        assert '"LOST"' in embedded.mosaic("status", "--json").stdout
+    done = embedded.mosaic("resume", home.path.name, *embedded.where)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_went_on(embedded, code="actor_lost")
+    assert home.status()["failures"] == 0  # the loss of a driver is not the run's failure

@@ -1,0 +1,215 @@
+"""What several tests need: packages of workers in temporary folders, the command line, a look at processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+FIXTURES = Path(__file__).parent / "fixtures"
+ROOT = Path(__file__).parent.parent
+
+
+def install(folder: Path, source: Path, entry: str, value: str, version: str = "1.0.0") -> Path:
+    """Put a worker's package and what an installer would write into ``folder``, which goes on ``PYTHONPATH``."""
+    package = source.name
+    shutil.copytree(source, folder / package)
+    register(folder, package, {entry: value}, version)
+    return folder
+
+
+def register(folder: Path, distribution: str, entries: Mapping[str, str], version: str = "1.0.0") -> None:
+    """Write the metadata of an installed distribution with these entry points."""
+    info = folder / f"{distribution}-{version}.dist-info"
+    info.mkdir(parents=True, exist_ok=True)
+    info.joinpath("METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+    lines = "".join(f"{name} = {value}\n" for name, value in entries.items())
+    info.joinpath("entry_points.txt").write_text(f"[mosaic.workers]\n{lines}")
+
+
+def quick_start(folder: Path) -> Path:
+    """The guide's quick-start worker, its one listing split into the files it names."""
+    current, found = "", {}
+    for line in (FIXTURES / "guide" / "quick_start.txt").read_text().splitlines():
+        if line.startswith("# ") and line.endswith((".py", ".toml")):
+            current = line[2:]
+            found[current] = ""
+        else:
+            found[current] += line + "\n"
+    for name, text in found.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    register(folder, "my_worker", {"myworker": "my_worker:get_worker_metadata"})
+    return folder
+
+
+def environment(*packages: Path, **more: str) -> dict[str, str]:
+    """Environment of a `mosaic` that sees the workers in ``packages``."""
+    base = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MOSAIC_"))}
+    base["PYTHONPATH"] = os.pathsep.join(map(str, packages))
+    base["COLUMNS"] = "120"
+    return {**base, **more}
+
+
+def mosaic(*args: str | Path, env: Mapping[str, str], cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end."""
+    command = [sys.executable, "-m", "mosaic_cluster.cli", *map(str, args)]
+    return subprocess.run(
+        command, env=dict(env), cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False
+    )  # fmt: skip
+
+
+@contextmanager
+def started(*args: str | Path, env: Mapping[str, str], cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """The command line in the background; killed with its children at the end, if it still runs."""
+    command = [sys.executable, "-m", "mosaic_cluster.cli", *map(str, args)]
+    process = subprocess.Popen(
+        command, env=dict(env), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        kill_tree(process.pid)
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL for a process and all its descendants."""
+    try:
+        top = psutil.Process(pid)
+        for each in [*top.children(recursive=True), top]:
+            try:
+                each.kill()
+            except psutil.NoSuchProcess:
+                continue
+    except psutil.NoSuchProcess:
+        return
+
+
+def spec(config: Mapping[str, Any] | None = None, *, worker: str = "scripted", **more: Any) -> dict[str, Any]:
+    """A run spec."""
+    document = {"kind": "run", "name": "test", "worker": worker, "config": dict(config or {}), "seed": 1}
+    return {**document, **more}
+
+
+def write_spec(folder: Path, document: Any, name: str = "spec.json") -> Path:
+    """A spec as a file."""
+    path = folder / name
+    path.write_text(json.dumps(document))
+    return path
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0, what: str = "") -> Any:
+    """The first true value of ``condition``."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"still not after {seconds:g} s: {what or condition}")
+
+
+def processes_of(run_id: str) -> list[psutil.Process]:
+    """Living processes that belong to a run: its supervisors, its worker, all their children."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            values = process.environ()
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
+        except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+            continue
+        if values.get("MOSAIC_RUN_ID") == run_id or values.get("MOSAIC_SUPERVISES", "").startswith(run_id):
+            found.append(process)
+    return found
+
+
+class Experiment:
+    """The folder of the one experiment in a storage, while it runs and after."""
+
+    def __init__(self, storage: Path) -> None:
+        self.storage = storage
+
+    @property
+    def path(self) -> Path:
+        (found,) = [entry for entry in self.storage.iterdir() if (entry / "experiment.json").exists()]
+        return found
+
+    @property
+    def run_dir(self) -> Path:
+        (found,) = (self.path / "runs").iterdir()
+        return found
+
+    @property
+    def run_id(self) -> str:
+        return self.run_dir.name
+
+    def status(self) -> dict[str, Any]:
+        """The status of the one run."""
+        document = json.loads((self.path / "status.json").read_text())
+        return {**document, **document["runs"][0]}
+
+    def reached(self, step: int, attempt: int = 1) -> bool:
+        """Whether the attempt has printed the heartbeat of ``step``."""
+        log = self._log(attempt)
+        return log is not None and f'"step":{step}' in log.read_text()
+
+    def _log(self, attempt: int) -> Path | None:
+        try:
+            log = self.run_dir / "attempts" / str(attempt) / "stdout.log"
+        except (FileNotFoundError, ValueError):
+            return None
+        return log if log.exists() else None
+
+    def launch(self, attempt: int = 1) -> dict[str, Any]:
+        """What the supervisor recorded when it started the worker."""
+        return json.loads((self.run_dir / "attempts" / str(attempt) / "launch.json").read_text())
+
+    def outcome(self, attempt: int = 1) -> dict[str, Any]:
+        """How an attempt ended."""
+        return json.loads((self.run_dir / "attempts" / str(attempt) / "outcome.json").read_text())
+
+    def attempts(self) -> list[int]:
+        """Numbers of the attempts."""
+        return sorted(int(entry.name) for entry in (self.run_dir / "attempts").iterdir())
+
+    def lines(self, attempt: int = 1) -> list[tuple[int, dict[str, Any]]]:
+        """Telemetry lines of an attempt's raw log, with their byte offsets."""
+        offset, found = 0, []
+        for line in (self.run_dir / "attempts" / str(attempt) / "stdout.log").read_bytes().splitlines(keepends=True):
+            if line.startswith(b"{"):
+                found.append((offset, json.loads(line)))
+            offset += len(line)
+        return found
+
+
+def assert_tables_equal_logs(experiment: Experiment) -> None:
+    """Every telemetry line of the raw logs is in its table exactly once, and nothing else is."""
+    from mosaic_cluster.telemetry import TelemetryReader
+
+    reader = TelemetryReader(experiment.path / "telemetry")
+    lifecycle, episodes = [], []
+    for attempt in experiment.attempts():
+        for offset, line in experiment.lines(attempt):
+            if line.get("type") == "episode":
+                episodes.append((attempt, offset, line["episode"], line["total_reward"]))
+            else:
+                lifecycle.append((attempt, offset, line["event"]))
+    rows = reader.table("lifecycle", view=False).to_pylist()
+    assert [(row["attempt"], row["offset"], row["event"]) for row in rows] == lifecycle
+    rows = reader.table("episodes", view=False).to_pylist()
+    assert [(row["attempt"], row["offset"], row["episode"], row["total_reward"]) for row in rows] == episodes
