@@ -21,6 +21,7 @@ from mosaic_cluster.experiments.launching import Prepared, launch, prepare, resu
 from mosaic_cluster.experiments.placing import check_feasible
 from mosaic_cluster.runtime.backend import Backend
 from mosaic_cluster.specs import read_document
+from mosaic_cluster.worker.errors import BackendError
 
 EXIT_CODES = {"COMPLETED": 0, "FAILED": 1, "CANCELLED": 130}
 
@@ -128,6 +129,9 @@ def _drive(conductor: Conductor, backend: Backend) -> ExperimentResult:
     try:
         with _interruptible(conductor):
             state = conductor.run_to_end()
+    except BackendError as error:
+        again = f"mosaic resume {conductor.home.experiment_id}"
+        raise BackendError(f"{error}\nEvery run keeps its log and checkpoints; to go on: {again}") from error
     except KeyboardInterrupt:
         backend.close()
         state = conductor.abandon("interrupted twice: killed without waiting for a checkpoint")

@@ -198,7 +198,8 @@ class RayBackend:
             try:
                 ray.get(self._hub.close.remote(), timeout=60)
             except RayError as error:
-                logging.getLogger(__name__).warning("the telemetry hub did not close cleanly: %s", error)
+                first = str(error).splitlines()[0]
+                logging.getLogger(__name__).warning("the telemetry hub did not close cleanly: %s", first)
             ray.kill(self._hub)
             self._hub = None
         if self._owns_connection:
