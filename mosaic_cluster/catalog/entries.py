@@ -247,7 +247,7 @@ def _sources_of(claim: Registration) -> Iterator[str]:
     yield str(distribution.locate_file(""))
     package = claim.value.partition(":")[0].strip().partition(".")[0]
     for place in _places(distribution, package):
-        for path in sorted(place.rglob("*.py")):
+        for path in [place.with_suffix(".py"), *sorted(place.rglob("*.py"))]:
             try:
                 yield f"{path} {path.stat().st_mtime_ns}"
             except OSError:
