@@ -61,7 +61,9 @@ def environment(*packages: Path, **more: str) -> dict[str, str]:
     return {**base, **more}
 
 
-def mosaic(*args: str | Path, env: Mapping[str, str], cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def mosaic(
+    *args: str | Path, env: Mapping[str, str], cwd: Path, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end."""
     command = [sys.executable, "-m", "mosaic_cluster.cli", *map(str, args)]
     return subprocess.run(

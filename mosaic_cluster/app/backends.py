@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from mosaic_cluster.runtime.backend import Backend
-from mosaic_cluster.worker.errors import BackendError
+from mosaic_cluster.worker.errors import BackendError, InvalidInput, Problem
 
 BACKENDS = ("ray", "inline")
 
@@ -19,15 +19,17 @@ def make_backend(name: str, address: str | None) -> Backend:
         address: for Ray: ``None`` for an embedded one, ``auto`` or ``host:port`` to join a cluster.
 
     Raises:
-        BackendError: unknown name, Ray is not installed, or the cluster cannot be reached.
+        InvalidInput: there is no such backend, or it takes no address.
+        BackendError: Ray is not installed, or the cluster cannot be reached.
     """
     if name == "inline":
         if address is not None:
-            raise BackendError("--address is about Ray; the inline backend runs on this machine only")
+            problem = "is about Ray; the inline backend runs on this machine only: leave it out"
+            raise InvalidInput([Problem("--address", problem)])
         backend: Backend = import_module("mosaic_cluster.runtime.inline").InlineBackend()
         return backend
     if name != "ray":
-        raise BackendError(f"unknown backend {name!r}; there is {' and '.join(BACKENDS)}")
+        raise InvalidInput([Problem("--backend", f"there is no {name!r}; give one of: {', '.join(BACKENDS)}")])
     if find_spec("ray") is None:
         raise BackendError(
             "Ray is not installed here: `pip install 'mosaic-cluster[cluster]'`, "

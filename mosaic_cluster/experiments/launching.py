@@ -25,7 +25,7 @@ from mosaic_cluster.specs import RunSpec, digest
 from mosaic_cluster.storage import Storage, default_location
 from mosaic_cluster.supervision import Limits
 from mosaic_cluster.worker import WorkerCapabilities
-from mosaic_cluster.worker.errors import InvalidInput, Problem, SpecError
+from mosaic_cluster.worker.errors import InvalidInput, Problem, SpecError, StorageError
 
 SEEDS = 2**31
 
@@ -68,7 +68,10 @@ def prepare(
         spec = spec.model_copy(update={"seed": secrets.randbelow(SEEDS)})
     plan = run_plan(spec, checked.worker, spec.run_id or str(ULID()))
     # A spec that names no storage follows $MOSAIC_STORAGE, as the verbs that look for experiments do.
-    place = Storage.open(storage or (spec.storage if "storage" in document else default_location()))
+    try:
+        place = Storage.open(storage or (spec.storage if "storage" in document else default_location()))
+    except StorageError as error:
+        raise SpecError([Problem("storage", str(error))], heading) from error
     return Prepared(spec, spec.to_document(), checked.worker, (plan,), place)
 
 

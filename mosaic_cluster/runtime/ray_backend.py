@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 import time
 from typing import Any
 
@@ -28,6 +29,7 @@ from mosaic_cluster.worker.errors import BackendError
 NODE_LABEL = "ray.io/node-id"
 FINISH_SECONDS = 300.0
 SLOW_START_SECONDS = 10.0
+CONNECT_SECONDS = 5.0
 
 
 class RayHandle:
@@ -222,16 +224,32 @@ def _connect(address: str | None) -> str:
         # Loopback: an embedded Ray is nobody else's business.
         options |= {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     else:
+        _must_answer(address)
         options["address"] = address
     try:
         ray.init(**options)
     except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        wanted = "an embedded Ray" if address is None else f"the Ray cluster at {address!r}"
-        raise BackendError(
-            f"cannot reach {wanted}: {first}\n"
-            "Check that it runs (`ray status --address HOST:PORT`), that it is Ray "
-            f"{ray.__version__} as here, and that RAY_AUTH_MODE and the token match; "
-            "leave --address out to use an embedded Ray on this machine."
-        ) from error
+        raise _unreachable(address, first) from error
     return str(ray.get_runtime_context().gcs_address)
+
+
+def _must_answer(address: str) -> None:
+    """Ray itself goes on trying for many minutes where nobody listens."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto", or an address of a kind that Ray knows better
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, str(error)) from error
+
+
+def _unreachable(address: str | None, why: str) -> BackendError:
+    wanted = "an embedded Ray" if address is None else f"the Ray cluster at {address!r}"
+    return BackendError(
+        f"cannot reach {wanted}: {why}\n"
+        "Check that it runs (`ray status --address HOST:PORT`), that it is Ray "
+        f"{ray.__version__} as here, and that RAY_AUTH_MODE and the token match; "
+        "leave --address out to use an embedded Ray on this machine."
+    )

@@ -153,7 +153,7 @@ def test_a_trainer_config_is_a_run_spec(lab: Lab) -> None:
         "resources": {"cpus": 1, "memory_mb": 512, "gpus": {"requested": 0, "mandatory": False}},
         "artifacts": {"output_prefix": "x", "persist_logs": True, "keep_checkpoints": False},
         "metadata": {
-            "worker": {"worker_id": "scripted", "module": "scripted_worker.cli", "config": {"steps": 500, "pause": 0.01}}
+            "worker": {"worker_id": "scripted", "module": "scripted_worker.cli", "config": {"steps": 500}}
         },
         "schedule": {"max_duration_seconds": 600, "max_steps": 20},
     }

@@ -100,7 +100,7 @@ def test_only_what_is_missing_is_added(run: Make, tmp_path: Path) -> None:
         ("raise SystemExit(3)", ("exit_code", "the worker exited with code 3"), True),
         ("raise ValueError('bad luck')", ("exit_code", "code 1; it said: ValueError: bad luck"), True),
         ("import sys; sys.exit('no such thing')", ("exit_code", "it said: no such thing"), True),
-        ("import sys; print('lr: must be > 0', file=sys.stderr); sys.exit(2)", ("bad_config", "lr: must be > 0"), False),
+        ("import sys; print('lr: not > 0', file=sys.stderr); sys.exit(2)", ("bad_config", "lr: not > 0"), False),
         ("import os; os.kill(os.getpid(), 11)", ("signal", "SIGSEGV"), True),
         ("x = [0] * (1 << 62)", ("out_of_memory", "MemoryError"), False),
         (

@@ -154,7 +154,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-KEYS = ("event", "type", "payload", "run_id", "timestamp", "step", "episode", "total_reward", "metadata", "reward", "ts")
+KEYS = ("event", "type", "payload", "run_id", "timestamp", "step", "episode", "total_reward", "metadata", "reward")
 objects = st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=4), json_values, max_size=6)
 kinds = st.sampled_from(["heartbeat", "run_started", "checkpoint_saved", "attempt_started", "x"])
 telemetry = objects | objects.map(lambda item: {**item, "type": "step"}) | objects.map(
