@@ -18,7 +18,9 @@ from mosaic_cluster.catalog import Catalog
 from mosaic_cluster.experiments.conductor import Conductor, Listener
 from mosaic_cluster.experiments.home import ExperimentHome
 from mosaic_cluster.experiments.launching import Prepared, launch, prepare, resume
+from mosaic_cluster.experiments.life import COMPLETED, FAILED
 from mosaic_cluster.experiments.placing import check_feasible
+from mosaic_cluster.experiments.status import read_status
 from mosaic_cluster.runtime.backend import Backend
 from mosaic_cluster.specs import read_document
 from mosaic_cluster.worker.errors import BackendError
@@ -95,7 +97,14 @@ def continue_experiment(
     retry_failed: bool = False,
     listener: Listener | None = None,
 ) -> ExperimentResult:
-    """Continue an experiment whose driver ended: see :func:`mosaic_cluster.experiments.launching.resume`."""
+    """Continue an experiment whose driver ended: see :func:`mosaic_cluster.experiments.launching.resume`.
+
+    One whose runs are done is left as it is.
+    """
+    status = read_status(home)
+    done = {COMPLETED} if retry_failed else {COMPLETED, FAILED}
+    if all(run["state"] in done for run in status["runs"]):
+        return ExperimentResult(home.experiment_id, home.path, status["state"], status)
     made = make_backend(backend, _address(backend, address))
     try:
         return _drive(resume(home, Catalog(), made, retry_failed=retry_failed, listener=listener), made)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mosaic_cluster.experiments.life import TERMINAL
 from mosaic_cluster.units import format_bytes, format_duration
 
 RATE = "steps_per_second"
@@ -23,7 +24,7 @@ class RunRow:
         step: environment steps trained.
         rate: environment steps per second.
         episodic_return: latest reported mean return.
-        running: seconds in the present state.
+        running: seconds in the present state; once it has ended, of all its attempts.
         attempt: present attempt; 0 before the first.
     """
 
@@ -96,6 +97,8 @@ class Progress:
 
 def _row(run: Mapping[str, Any], now: float) -> RunRow:
     metrics: Mapping[str, float] = run.get("metrics") or {}
+    ended = run.get("state") in TERMINAL
+    running = float(run.get("elapsed") or 0.0) if ended else max(0.0, now - float(run.get("since") or now))
     return RunRow(
         run_id=str(run["run_id"]),
         worker=str(run.get("worker", "")),
@@ -105,7 +108,7 @@ def _row(run: Mapping[str, Any], now: float) -> RunRow:
         step=run.get("step"),
         rate=metrics.get(RATE),
         episodic_return=metrics.get(RETURN),
-        running=max(0.0, now - float(run.get("since") or now)),
+        running=running,
         attempt=int(run.get("attempt") or 0),
         node=run.get("node"),
         peak_rss=int(run.get("peak_rss") or 0),

@@ -42,5 +42,7 @@ def finish(result: ExperimentResult, as_json: bool) -> None:
                 )
         if result.state != "COMPLETED":
             experiment = result.experiment_id
-            console.print(f"  see `mosaic logs {experiment}`; continue with `mosaic resume {experiment}`", markup=False)
+            again = f"mosaic resume {experiment}" + (" --retry-failed" if result.state == "FAILED" else "")
+            lines = f"  see `mosaic logs {experiment}`\n  to go on: `{again}`"
+            console.print(lines, markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(result.exit_code)

@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -48,7 +48,7 @@ class LiveView:
         """Show a status document."""
         progress = Progress.from_status(status, time.time())
         if self._live is not None:
-            self._live.update(progress_table(progress))
+            self._live.update(progress_view(progress))
         else:
             self._plain(progress)
 
@@ -63,27 +63,18 @@ class LiveView:
                 self._console.print(f"{stamp}  {row.line()}", markup=False, highlight=False, soft_wrap=True)
 
 
-def progress_table(progress: Progress) -> Table:
-    """The table of an experiment's runs."""
-    table = Table(title=progress.heading(), title_justify="left", expand=False, pad_edge=False)
-    for name, justify in (
-        ("run", "left"),
-        ("worker", "left"),
-        ("seed", "right"),
-        ("state", "left"),
-        ("step", "right"),
-        ("steps/s", "right"),
-        ("return", "right"),
-        ("memory", "right"),
-        ("for", "right"),
-        ("why", "left"),
-    ):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for row in progress.rows[:ROWS]:
+def progress_view(progress: Progress) -> Group:
+    """The table of an experiment's runs, and below it why each is as it is."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold dim")
+    for name in ("run", "worker", "seed", "state", "step", "steps/s", "return", "memory", "time"):
+        table.add_column(name, justify="left" if name in ("run", "worker", "state") else "right", no_wrap=True)
+    rows = progress.rows[:ROWS]
+    for row in rows:
         table.add_row(*_cells(row))
+    lines = [Text.assemble((row.short_id, "bold"), "  ", row.reason) for row in rows if row.reason]
     if len(progress.rows) > ROWS:
-        table.caption = f"and {len(progress.rows) - ROWS} more: `mosaic status {progress.experiment_id}`"
-    return table
+        lines.append(Text(f"and {len(progress.rows) - ROWS} more: `mosaic status --json` lists them"))
+    return Group(Text(progress.heading()), table, *lines)
 
 
 def _cells(row: RunRow) -> list[Text | str]:
@@ -97,5 +88,4 @@ def _cells(row: RunRow) -> list[Text | str]:
         "" if row.episodic_return is None else f"{row.episodic_return:.1f}",
         format_bytes(row.peak_rss) if row.peak_rss else "",
         format_duration(round(row.running)),
-        Text(row.reason),
     ]

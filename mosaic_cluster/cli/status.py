@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
         from rich.console import Console
 
         from mosaic_cluster.app.progress import Progress
-        from mosaic_cluster.cli.live import progress_table
+        from mosaic_cluster.cli.live import progress_view
         from mosaic_cluster.experiments.home import find_experiment
         from mosaic_cluster.experiments.status import read_status
         from mosaic_cluster.storage import Storage, default_location
@@ -31,5 +31,5 @@ def register(app: typer.Typer) -> None:
             print_json(document)
             return
         console = Console()
-        console.print(progress_table(Progress.from_status(document, time.time())))
+        console.print(progress_view(Progress.from_status(document, time.time())))
         console.print(str(home.path), markup=False, highlight=False, soft_wrap=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaic_cluster.catalog import worker_environment
+from mosaic_cluster.runtime.attempt import THREAD_VARIABLES
 
 
 def completed(log: Path) -> dict[str, Any]:
@@ -36,7 +37,8 @@ def bare(folder: Path, config: dict[str, Any]) -> float:
     """Steps/s of the worker's own CLI."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"run_id": "bench", "seed": 1, **config}))
-    environment = {**worker_environment(os.environ), "OMP_NUM_THREADS": "1", "MOSAIC_RUN_DIR": str(folder)}
+    threads = dict.fromkeys(THREAD_VARIABLES, "1")
+    environment = {**worker_environment(os.environ), **threads, "MOSAIC_RUN_DIR": str(folder)}
     with open(folder / "stdout.log", "w") as out, open(folder / "stderr.log", "w") as err:
         command = [sys.executable, "-m", "cleanrl_worker.cli", "--config", "config.json"]
         subprocess.run(command, cwd=folder, env=environment, stdout=out, stderr=err, check=True)

@@ -173,6 +173,21 @@ def test_json_for_programs(lab: Lab) -> None:
     assert document["runs"][0]["step"] == 3
 
 
+def test_resume_goes_on_with_what_was_cancelled_and_leaves_what_is_done(lab: Lab) -> None:
+    with lab.start({"steps": 100, "checkpoint_every": 5}) as process:
+        wait_for(lambda: lab.experiment_started() and lab.experiment.reached(12), 60)
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130
+    done = lab.mosaic("resume", "latest", *lab.where)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert lab.experiment.attempts() == [1, 2]
+    assert lab.experiment.lines(2)[0][1]["payload"]["resumed_from_step"] >= 10
+    assert_tables_equal_logs(lab.experiment)
+    before = lab.experiment.status()
+    again = lab.mosaic("resume", "latest", *lab.where)
+    assert (again.returncode, lab.experiment.status()) == (0, before)
+
+
 def test_two_runs_in_one_storage(lab: Lab) -> None:
     assert lab.run({"steps": 3}).returncode == 0
     assert lab.run({"steps": 3}).returncode == 0
