@@ -111,7 +111,7 @@ def test_kill_the_hub(lab: Lab) -> None:
     assert_tables_equal_logs(lab.experiment)
 
 
-@pytest.mark.parametrize("whom", ["driver", "raylet"])
+@pytest.mark.parametrize("whom", ["driver", pytest.param("raylet", marks=pytest.mark.slow)])
 def test_kill_the_driver_or_its_raylet_then_resume(whom: str, embedded: Lab) -> None:
     # Ray's own processes take about 17 s to see that their raylet is gone.
     steps = CONFIG["steps"] if whom == "driver" else 1500

@@ -158,15 +158,16 @@ class TestCommandLine:
         assert Path(last[0]["payload"]["path"]).stat().st_size > 1000
 
 
-class TestTraining:
-    @pytest.fixture(scope="class")
-    def whole(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-        """One run without interruption."""
-        folder = tmp_path_factory.mktemp("whole")
-        done = train(folder)
-        assert done.returncode == 0, done.stderr
-        return folder, done
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """One run without interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = train(folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
 
+
+class TestTraining:
     def test_lifecycle(self, whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
         folder, done = whole
         names = [line["event"] for line in events(done) if "event" in line]
