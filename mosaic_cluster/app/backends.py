@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 
 from mosaic_cluster.runtime.backend import Backend
 from mosaic_cluster.worker.errors import BackendError, InvalidInput, Problem
@@ -30,10 +29,14 @@ def make_backend(name: str, address: str | None) -> Backend:
         return backend
     if name != "ray":
         raise InvalidInput([Problem("--backend", f"there is no {name!r}; give one of: {', '.join(BACKENDS)}")])
-    if find_spec("ray") is None:
+    try:
+        module = import_module("mosaic_cluster.runtime.ray_backend")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "ray":
+            raise
         raise BackendError(
             "Ray is not installed here: `pip install 'mosaic-cluster[cluster]'`, "
             "or run on this machine without it: --backend inline"
-        )
-    on_ray: Backend = import_module("mosaic_cluster.runtime.ray_backend").RayBackend(address)
+        ) from error
+    on_ray: Backend = module.RayBackend(address)
     return on_ray
