@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaic_cluster.supervision import tree
+from mosaic_cluster.supervision.limiting import Seen, over_limit
 from mosaic_cluster.supervision.order import Order
 from mosaic_cluster.supervision.outcome import Outcome, last_lines, write_json
 from mosaic_cluster.supervision.sealing import seal
@@ -265,33 +266,15 @@ class Supervisor:
                 self._end(verdict)
 
     def _over_limit(self) -> Verdict | None:
-        limits = self.order.limits
         running = self.clock.now()
-        total = running + self.order.elapsed_before
-        step = self.watch.last_step
-        log = self.log_bytes()
-        if limits.max_steps is not None and step is not None and step >= limits.max_steps:
-            text = f"reached limits.max_steps ({limits.max_steps:,}) at step {step:,}"
-            return Verdict("COMPLETED", "max_steps", text)
-        if limits.max_duration is not None and total >= limits.max_duration:
-            text = f"ran for {total:.1f} s; limits.max_duration is {limits.max_duration:g} s"
-            return Verdict("FAILED", "max_duration", text)
-        if limits.no_heartbeat is not None and running - self.alive_at >= limits.no_heartbeat:
-            text = (
-                f"was silent for {running - self.alive_at:.1f} s (no telemetry line); "
-                f"limits.no_heartbeat is {limits.no_heartbeat:g} s"
-            )
-            return Verdict("FAILED", "no_heartbeat", text, True)
-        if limits.max_log is not None and log > limits.max_log:
-            text = f"printed {log:,} bytes; limits.max_log is {limits.max_log:,}"
-            return Verdict("FAILED", "max_log", text)
-        if limits.memory is not None and self.memory > limits.memory:
-            text = (
-                f"its processes held {self.memory >> 20:,} MiB of memory; resources.memory grants "
-                f"{limits.memory >> 20:,} MiB: declare more, or make the run smaller"
-            )
-            return Verdict("FAILED", "out_of_memory", text)
-        return None
+        seen = Seen(
+            ran=running + self.order.elapsed_before,
+            silent=running - self.alive_at,
+            step=self.watch.last_step,
+            log=self.log_bytes(),
+            memory=self.memory,
+        )
+        return over_limit(self.order.limits, seen)
 
     def log_bytes(self) -> int:
         """Bytes printed on both streams."""
