@@ -20,6 +20,7 @@ from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, RunProgr
 from mosaic_cluster.runtime.checkpoints import Checkpoint, last_checkpoint
 from mosaic_cluster.supervision import Order, Outcome, Supervised, close_lost, read_outcome, seal, start
 from mosaic_cluster.telemetry import HubClient, HubUnavailable, Pump
+from mosaic_cluster.worker.errors import MosaicError
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -52,10 +53,17 @@ class Attempt:
 
     def run(self) -> AttemptResult:
         """Run to the end. A run that fails is a result, not an exception."""
-        order = self.order
         refused = self._refusal()
         if refused is not None:
             return self._never_started("FAILED", "start_failed", refused)
+        try:
+            return self._run()
+        except (OSError, MosaicError) as error:
+            where = f"attempt {self.order.attempt} on node {socket.gethostname()}"
+            return self._never_started("FAILED", "start_failed", f"{where} cannot be run: {error}")
+
+    def _run(self) -> AttemptResult:
+        order = self.order
         for attempt in range(1, order.attempt):
             finish_attempt(order, attempt, self._hub)
         if order.worker.supports_checkpointing:
@@ -135,11 +143,13 @@ class Attempt:
             stderr_tail=[],
             retryable=False,
         )
-        if self._refusal() is not None:
-            return AttemptResult(outcome=outcome, node=self.order.placement.node_name)
-        self.order.attempt_dir().mkdir(parents=True, exist_ok=True)
-        seal(str(self.order.attempt_dir()), self.order.run_id, outcome)
-        return self._result(outcome)
+        if self._refusal() is None:
+            try:
+                self.order.attempt_dir().mkdir(parents=True, exist_ok=True)
+                return self._result(seal(self.order.attempt_dir(), self.order.run_id, outcome))
+            except OSError:
+                pass  # a full disk, say: the outcome still reaches the driver
+        return AttemptResult(outcome=outcome, node=self.order.placement.node_name)
 
     def stop(self, code: str, message: str) -> None:
         """Ask the worker to checkpoint and stop."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -64,3 +65,5 @@ class HubService:
             except Fenced:
                 self._on_fenced()
                 return
+            except Exception:  # a hub that stopped committing for a defect would fill up without a word
+                logging.getLogger(__name__).exception("a commit failed; it is tried again")

@@ -74,6 +74,9 @@ class RayHandle:
         except RayActorError:
             # What the supervisor wrote last says how it really ended.
             return self._backend.finish(self.order)
+        except RayError as error:
+            logging.getLogger(__name__).warning("run %s: its worker actor failed: %s", self.order.run_id, error)
+            return self._backend.finish(self.order)
 
     def refresh(self) -> None:
         """Take an answer about progress if one has come, and ask again. Never blocks."""
@@ -129,10 +132,12 @@ class RayBackend:
 
     def view(self) -> ClusterView:
         """Nodes and what is free on them now, as Ray accounts for it."""
-        draining = state.get_draining_nodes()
-        return view_from_ray(
-            ray.nodes(), available_resources_per_node(), draining=list(draining), taken_at=time.time()
-        )
+        try:
+            draining = list(state.get_draining_nodes())
+            nodes, free = ray.nodes(), available_resources_per_node()
+        except (RayError, RuntimeError) as error:
+            raise BackendError(f"the Ray cluster at {self.address} does not answer: {error}") from error
+        return view_from_ray(nodes, free, draining=draining, taken_at=time.time())
 
     def open(self, experiment_id: str, experiment_dir: str) -> None:
         """Start the experiment's hub actor, near the driver (softly)."""

@@ -173,6 +173,17 @@ def test_json_for_programs(lab: Lab) -> None:
     assert document["runs"][0]["step"] == 3
 
 
+def test_ctrl_c_twice_waits_for_nobody(lab: Lab) -> None:
+    with lab.start({"steps": 10_000, "ignore_sigterm": True, "children": 2}) as process:
+        wait_for(lambda: lab.experiment_started() and lab.experiment.reached(5), 60)
+        os.kill(process.pid, signal.SIGINT)
+        wait_for(lambda: lab.experiment.launch() and lab.experiment.reached(20), 60)
+        os.kill(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=25)  # less than the grace of 30 s
+        assert process.returncode == 130, output
+    assert lab.experiment.status()["state"] == "CANCELLED"
+
+
 def test_resume_goes_on_with_what_was_cancelled_and_leaves_what_is_done(lab: Lab) -> None:
     with lab.start({"steps": 100, "checkpoint_every": 5}) as process:
         wait_for(lambda: lab.experiment_started() and lab.experiment.reached(12), 60)
