@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from mosaic_cluster.runtime.backend import Backend
 from mosaic_cluster.specs import read_document
 from mosaic_cluster.worker.errors import BackendError
 
+Notice = Callable[[str], None]
 EXIT_CODES = {"COMPLETED": 0, "FAILED": 1, "CANCELLED": 130}
 
 
@@ -64,6 +65,7 @@ def run(
     address: str | None = None,
     storage: str | None = None,
     listener: Listener | None = None,
+    notice: Notice | None = None,
 ) -> ExperimentResult:
     """Run what a spec says, to the end.
 
@@ -73,6 +75,7 @@ def run(
         address: Ray cluster to join; default ``$RAY_ADDRESS``, else an embedded Ray.
         storage: overrides the spec's ``storage``.
         listener: called with each status document.
+        notice: called with a line for people before what takes seconds.
 
     Raises:
         SpecError: the spec is wrong; carries every problem. Nothing was started or written.
@@ -81,7 +84,7 @@ def run(
     """
     document, heading = read_spec(source)
     prepared = prepare(document, Catalog(), heading=heading, storage=storage)
-    made = make_backend(backend, _address(backend, address))
+    made = _backend(backend, address, notice)
     try:
         check_feasible(prepared.plans, made.view(), heading)
         return _drive(launch(prepared, made, listener=listener), made)
@@ -96,6 +99,7 @@ def continue_experiment(
     address: str | None = None,
     retry_failed: bool = False,
     listener: Listener | None = None,
+    notice: Notice | None = None,
 ) -> ExperimentResult:
     """Continue an experiment whose driver ended: see :func:`mosaic_cluster.experiments.launching.resume`.
 
@@ -105,7 +109,7 @@ def continue_experiment(
     done = {COMPLETED} if retry_failed else {COMPLETED, FAILED}
     if all(run["state"] in done for run in status["runs"]):
         return ExperimentResult(home.experiment_id, home.path, status["state"], status)
-    made = make_backend(backend, _address(backend, address))
+    made = _backend(backend, address, notice)
     try:
         return _drive(resume(home, Catalog(), made, retry_failed=retry_failed, listener=listener), made)
     finally:
@@ -113,14 +117,19 @@ def continue_experiment(
 
 
 def plan_of(
-    source: str | Path | Mapping[str, Any], *, backend: str, address: str | None, storage: str | None
+    source: str | Path | Mapping[str, Any],
+    *,
+    backend: str,
+    address: str | None,
+    storage: str | None,
+    notice: Notice | None = None,
 ) -> tuple[Prepared, list[str], list[dict[str, Any]]]:
     """What running a spec would do: the prepared spec, text lines, and the answers of placement."""
     from mosaic_cluster.experiments.placing import describe
 
     document, heading = read_spec(source)
     prepared = prepare(document, Catalog(), heading=heading, storage=storage)
-    made = make_backend(backend, _address(backend, address))
+    made = _backend(backend, address, notice)
     try:
         lines, answers = describe(prepared, made.view())
     finally:
@@ -128,10 +137,12 @@ def plan_of(
     return prepared, lines, answers
 
 
-def _address(backend: str, address: str | None) -> str | None:
-    if address is None and backend == "ray":
-        return os.environ.get("RAY_ADDRESS") or None
-    return address
+def _backend(name: str, address: str | None, notice: Notice | None) -> Backend:
+    if address is None and name == "ray":
+        address = os.environ.get("RAY_ADDRESS") or None
+    if notice is not None and name == "ray":
+        notice(f"joining the Ray cluster at {address} ..." if address else "starting an embedded Ray ...")
+    return make_backend(name, address)
 
 
 def _drive(conductor: Conductor, backend: Backend) -> ExperimentResult:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mosaic_cluster.cli.output import JsonOption, StorageOption, print_json
+from mosaic_cluster.cli.output import JsonOption, StorageOption, note, print_json
 from mosaic_cluster.cli.run import AddressOption, BackendOption
 
 
@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
         """Check SPEC and print what running it would do: runs, resources, nodes, what would wait and why."""
         from mosaic_cluster.app.driving import plan_of
 
-        prepared, lines, answers = plan_of(spec, backend=backend, address=address, storage=storage)
+        prepared, lines, answers = plan_of(spec, backend=backend, address=address, storage=storage, notice=note)
         if as_json:
             print_json({"spec": prepared.document, "runs": answers, "lines": lines})
         else:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mosaic_cluster.cli.output import ExperimentArgument, JsonOption, StorageOption
+from mosaic_cluster.cli.output import ExperimentArgument, JsonOption, StorageOption, note
 from mosaic_cluster.cli.run import AddressOption, BackendOption
 
 
@@ -36,6 +36,6 @@ def register(app: typer.Typer) -> None:
         home = find_experiment(Storage.open(storage or default_location()), experiment)
         with following(as_json) as view:
             result = continue_experiment(
-                home, backend=backend, address=address, retry_failed=retry_failed, listener=view
+                home, backend=backend, address=address, retry_failed=retry_failed, listener=view, notice=note
             )
         finish(result, as_json)

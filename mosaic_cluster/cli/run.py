@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mosaic_cluster.cli.output import JsonOption, StorageOption
+from mosaic_cluster.cli.output import JsonOption, StorageOption, note
 
 BackendOption = Annotated[
     str, typer.Option("--backend", help="'ray', or 'inline': this machine only, without Ray.")
@@ -42,5 +42,7 @@ def register(app: typer.Typer) -> None:
         from mosaic_cluster.cli.following import finish, following
 
         with following(as_json) as view:
-            result = run_spec(spec, backend=backend, address=address, storage=storage, listener=view)
+            result = run_spec(
+                spec, backend=backend, address=address, storage=storage, listener=view, notice=note
+            )
         finish(result, as_json)

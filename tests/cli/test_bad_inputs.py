@@ -179,5 +179,6 @@ def test_an_address_where_nobody_listens(
     (place / "spec.yaml").write_text(GOOD)
     code, lines = ask(["run", "spec.yaml", "--address", "127.0.0.1:1"], monkeypatch, capsys)
     assert code == 1
-    assert lines[0].startswith("error: cannot reach the Ray cluster at '127.0.0.1:1': ")
+    assert lines[0] == "joining the Ray cluster at 127.0.0.1:1 ..."
+    assert lines[1].startswith("error: cannot reach the Ray cluster at '127.0.0.1:1': ")
     assert not (place / "store").exists()
