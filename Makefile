@@ -19,7 +19,8 @@ $(READY): pyproject.toml constraints.txt $(wildcard workers/*/pyproject.toml)
 	$(BIN)/python -m pip install -q -c constraints.txt pip setuptools wheel
 	# torch first: what pulls a bare torch later would fetch gigabytes of CUDA builds.
 	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e ".[cluster,dev]" $(foreach worker,$(wildcard workers/*/pyproject.toml),-e $(dir $(worker)))
+	# What setuptools says about editable installs in general is no news to anyone here.
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e ".[cluster,dev]" $(foreach worker,$(wildcard workers/*/pyproject.toml),-e $(dir $(worker)))
 	@touch $@
 
 demo: $(READY)  ## Train PPO on CartPole through the whole path, on an embedded Ray.

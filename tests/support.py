@@ -167,8 +167,12 @@ class Experiment:
 
     def reached(self, step: int, attempt: int = 1) -> bool:
         """Whether the attempt has printed the heartbeat of ``step``."""
+        return f'"step":{step}' in self.text(attempt)
+
+    def text(self, attempt: int = 1) -> str:
+        """What an attempt has printed so far."""
         log = self._log(attempt)
-        return log is not None and f'"step":{step}' in log.read_text()
+        return "" if log is None else log.read_text()
 
     def _log(self, attempt: int) -> Path | None:
         try:

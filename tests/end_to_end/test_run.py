@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 from conftest import Lab
-from support import Experiment, assert_tables_equal_logs, environment, install, quick_start, spec, wait_for, write_spec
+from support import (
+    Experiment,
+    assert_tables_equal_logs,
+    environment,
+    install,
+    processes_of,
+    quick_start,
+    spec,
+    wait_for,
+    write_spec,
+)
 
 from mosaic_cluster.telemetry import TelemetryReader
 
@@ -107,6 +117,36 @@ def test_pause_and_unpause(lab: Lab) -> None:
         assert lab.mosaic("unpause", lab.experiment.path.name).returncode == 0
         assert process.wait(60) == 0
     assert lab.experiment.attempts() == [1]
+
+
+def test_pause_with_a_checkpoint_gives_its_resources_back(lab: Lab) -> None:
+    """The cleanrl worker supports it: it saves and ends, and unpausing starts the next attempt from there."""
+    config = {"env_id": "CartPole-v1", "total_steps": 2_000_000}
+    with lab.start(config, worker="cleanrl") as process:
+        wait_for(lambda: lab.experiment_started() and '"heartbeat"' in lab.experiment.text(), 90)
+        name = lab.experiment.path.name
+        assert lab.mosaic("pause", name).returncode == 0
+        wait_for(lambda: lab.experiment.status()["state"] == "PAUSED", 60)
+        assert "its resources are free" in lab.experiment.status()["reason"]
+        assert processes_of(lab.experiment.run_id) == []
+        saved = lab.experiment.lines()[-2][1]
+        assert saved["event"] == "checkpoint_saved"
+        assert lab.mosaic("unpause", name).returncode == 0
+        wait_for(lambda: lab.experiment.attempts() == [1, 2] and '"heartbeat"' in lab.experiment.text(2), 90)
+        assert lab.mosaic("stop", name).returncode == 0
+        assert process.wait(60) == 130
+    assert lab.experiment.lines(2)[0][1]["payload"]["resumed_from_step"] == saved["payload"]["step"]
+    assert lab.experiment.status()["failures"] == 0
+    assert_tables_equal_logs(lab.experiment)
+
+
+def test_logs_can_be_followed(lab: Lab) -> None:
+    with lab.start({"steps": 100, "pause": 0.05}):
+        wait_for(lab.experiment_started, 60)
+        followed = lab.mosaic("logs", "-f", "latest")
+    assert followed.returncode == 0
+    assert followed.stdout.count("heartbeat") == 100
+    assert "run_completed" in followed.stdout
 
 
 def test_ctrl_c_once_stops_cleanly(lab: Lab) -> None:
