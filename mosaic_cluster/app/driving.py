@@ -161,7 +161,11 @@ def _drive(conductor: Conductor, backend: Backend) -> ExperimentResult:
 
 @contextmanager
 def _interruptible(conductor: Conductor) -> Iterator[None]:
-    """Ctrl-C or SIGTERM once stops cleanly; a second time gives up at once."""
+    """Ctrl-C or SIGTERM once stops cleanly; a second time gives up without waiting.
+
+    The second is a flag too: an exception raised in the middle of a library's call may get lost there.
+    A third is raised, for a driver that hangs in one.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -171,7 +175,10 @@ def _interruptible(conductor: Conductor) -> Iterator[None]:
         nonlocal asked
         del frame
         asked += 1
-        if asked > 1:
+        if asked == 2:
+            conductor.request_abandon()
+            return
+        if asked > 2:
             raise KeyboardInterrupt
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         conductor.request_stop("cancelled", f"interrupted ({name}) at {time.strftime('%H:%M:%S')}")

@@ -31,6 +31,7 @@ from mosaic_cluster.experiments.life import (
 from mosaic_cluster.experiments.manifests import write_experiment_manifest, write_run_manifest
 from mosaic_cluster.placement import Placement, plan
 from mosaic_cluster.runtime.backend import AttemptResult, Backend
+from mosaic_cluster.units import format_duration
 
 STATUS = "status.json"
 STATUS_SECONDS = 1.0
@@ -70,6 +71,7 @@ class Conductor:
         self._due: dict[str, float] = {}
         self._shown: list[tuple[str, str, str]] = []
         self._stop: tuple[str, str] | None = None
+        self._abandon = False
 
     def begin(self) -> None:
         """Open the backend for this experiment and say in the journal who drives it."""
@@ -98,13 +100,22 @@ class Conductor:
         """Ask every run to stop. Safe to call from a signal handler."""
         self._stop = (code, message)
 
+    def request_abandon(self) -> None:
+        """Ask for an end without waiting for any process. Safe to call from a signal handler."""
+        self._abandon = True
+
     def run_to_end(self) -> str:
         """Drive until every run has ended.
 
         Returns:
             The experiment's final state.
+
+        Raises:
+            KeyboardInterrupt: it was asked to be abandoned; :meth:`abandon` says what remains to be done.
         """
         while not all(life.ended for life in self.lives.values()):
+            if self._abandon:
+                raise KeyboardInterrupt
             self.step()
         self._finish_tails()
         state = self.state()
@@ -264,6 +275,7 @@ class Conductor:
             self._cancel(life, message)
         else:
             life.handle.stop(code, message)
+            life.reason = f"is stopping, with {format_duration(life.plan.grace)} to save its work: {message}"
 
     def _pause_run(self, life: RunLife, by: str) -> None:
         if life.state == PAUSED:

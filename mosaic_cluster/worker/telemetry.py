@@ -293,8 +293,16 @@ def _head(event: Any) -> str:
 _HEADS: Dict[Any, str] = {event.value: _head(event) for event in LifecycleEventType}
 
 
+def _attribute(value: Any, name: str, default: Any) -> Any:
+    """``getattr`` for objects whose attributes may raise anything."""
+    try:
+        return getattr(value, name, default)
+    except Exception:  # noqa: BLE001 - a constant's trouble must not cost the line
+        return default
+
+
 def _code(constant: Any) -> str:
-    code = getattr(constant, "code", constant)
+    code = _attribute(constant, "code", constant)
     plain = to_plain(code)
     return json_text(plain if isinstance(plain, str) else str(plain))
 
@@ -302,7 +310,7 @@ def _code(constant: Any) -> str:
 def _log(logger: logging.Logger, event: str, run_id: str, body: str, constant: Any) -> None:
     import logging
 
-    level = getattr(constant, "level", None)
+    level = _attribute(constant, "level", None)
     if isinstance(level, str):
         level = getattr(logging, level.upper(), None)
     if not isinstance(level, int):

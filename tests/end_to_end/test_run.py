@@ -217,7 +217,7 @@ def test_ctrl_c_twice_waits_for_nobody(lab: Lab) -> None:
     with lab.start({"steps": 10_000, "ignore_sigterm": True, "children": 2}) as process:
         wait_for(lambda: lab.experiment_started() and lab.experiment.reached(5), 60)
         os.kill(process.pid, signal.SIGINT)
-        wait_for(lambda: lab.experiment.launch() and lab.experiment.reached(20), 60)
+        wait_for(lambda: "is stopping, with 30s" in lab.experiment.status()["reason"], 20)
         os.kill(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=25)  # less than the grace of 30 s
         assert process.returncode == 130, output

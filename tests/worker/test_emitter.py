@@ -395,3 +395,16 @@ def test_encoders_are_not_kept_after_a_failure(strict: Any) -> None:
     assert emitted({"inner": inner}, strict) == {"inner": [1, "builtins.object"]}
 
 
+
+
+class Hostile:
+    """Looking at it raises."""
+
+    def __getattr__(self, name: str) -> object:
+        raise RuntimeError("no")
+
+
+def test_a_hostile_constant_does_not_cost_the_line() -> None:
+    sink = io.StringIO()
+    TelemetryEmitter("run", sink=sink, logger=logging.getLogger("x")).heartbeat({"step": 1}, constant=Hostile())
+    assert json.loads(sink.getvalue())["payload"] == {"step": 1}
