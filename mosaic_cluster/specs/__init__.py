@@ -7,6 +7,7 @@ from mosaic_cluster.specs.kinds import KINDS, Spec
 from mosaic_cluster.specs.parsing import digest, load, parse
 from mosaic_cluster.specs.run import Limits, Resources, RunSpec
 from mosaic_cluster.specs.schema import json_schema
+from mosaic_cluster.specs.sweep import SweepSpec
 from mosaic_cluster.specs.trainer import TrainerConfig, is_trainer_config
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Resources",
     "RunSpec",
     "Spec",
+    "SweepSpec",
     "TrainerConfig",
     "digest",
     "is_trainer_config",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TypeAlias, get_args
 
+from pydantic import BaseModel
+
 from mosaic_cluster.specs.run import RunSpec
+from mosaic_cluster.specs.sweep import SweepSpec
 
-Spec: TypeAlias = RunSpec
+Spec: TypeAlias = RunSpec | SweepSpec
 
-_MODELS: tuple[type[RunSpec], ...] = get_args(Spec) or (Spec,)
-KINDS: dict[str, type[RunSpec]] = {model.model_fields["kind"].default: model for model in _MODELS}
+KINDS: dict[str, type[BaseModel]] = {model.model_fields["kind"].default: model for model in get_args(Spec)}

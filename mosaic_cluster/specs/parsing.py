@@ -41,7 +41,8 @@ def parse(
         trainer, problems = _validated(TrainerConfig, document, context)
         return (trainer.to_spec(context) if trainer is not None else None), problems
     problems = _kind_problems(document)
-    kind = document.get("kind", next(iter(KINDS)) if len(KINDS) == 1 else None)
+    # What is meant is guessed only to tell what else is wrong.
+    kind = document.get("kind", "sweep" if "space" in document else "run")
     model = KINDS.get(kind) if isinstance(kind, str) else None
     if model is None:
         return None, problems
@@ -65,7 +66,30 @@ def _validated(
     try:
         return model.model_validate(dict(document), context=dict(context)), []
     except ValidationError as error:
-        return None, problems_of(error, model)
+        found = problems_of(error, model)
+    wrong = {problem.path.partition(".")[0] for problem in found}
+    return None, found + [each for each in _about_the_rest(model, document, context, wrong) if each not in found]
+
+
+# What conditions and constraints are about: with these wrong, nothing can be said about the whole.
+_CENTRE = frozenset({"worker", "config", "space", "constraints"})
+
+
+def _about_the_rest(
+    model: type[Model], document: Mapping[Any, Any], context: Mapping[str, Any], wrong: set[str]
+) -> list[Problem]:
+    """What does not go together in a document with some wrong keys, which are replaced by those of an example."""
+    extra = model.model_config.get("json_schema_extra")
+    if wrong & _CENTRE or not isinstance(extra, dict):
+        return []
+    (example,) = extra["examples"]
+    right = {name: value for name, value in document.items() if name in model.model_fields and name not in wrong}
+    fallback = {name: example[name] for name in wrong if name in example and model.model_fields[name].is_required()}
+    try:
+        model.model_validate({**fallback, **right}, context=dict(context))
+    except ValidationError as error:
+        return [each for each in problems_of(error, model) if each.path.partition(".")[0] not in wrong]
+    return []
 
 
 def load(path: str | Path, *, base_dir: str | os.PathLike[str] | None = None) -> Spec:

@@ -251,15 +251,16 @@ class RunSpec(Section):
 
         Parsing it gives an equal spec.
         """
-        return _document(self)
+        return document_of(self)
 
 
-def _document(section: BaseModel) -> dict[str, Any]:
+def document_of(section: BaseModel) -> dict[str, Any]:
+    """A section in its canonical form: what is not set left out."""
     document: dict[str, Any] = {}
     for name in type(section).model_fields:
         value = getattr(section, name)
         if isinstance(value, BaseModel):
-            document[name] = _document(value)
+            document[name] = document_of(value)
         elif value is not None:
             document[name] = value
     return document

@@ -25,8 +25,8 @@ KEYS = (
 
 # What is added to a good spec, and all that is said about it.
 CHANGES: list[tuple[str, list[str]]] = [
-    ("kind: rnu", ["kind: 'rnu' is no kind of spec; give one of: run"]),
-    ("kind: [run]", ["kind: a list is no kind of spec; give one of: run"]),
+    ("kind: rnu", ["kind: 'rnu' is no kind of spec; give one of: run, sweep"]),
+    ("kind: [run]", ["kind: a list is no kind of spec; give one of: run, sweep"]),
     ("name: ''", [f"name: '' is empty; {NAMES}"]),
     ("name: my run!", [f"name: 'my run!' holds ' ', '!'; {NAMES}"]),
     ("name: -x", [f"name: '-x' starts with '-'; {NAMES}"]),
@@ -188,7 +188,7 @@ def test_a_document_that_is_no_mapping_is_refused(document: Any) -> None:
 
 def test_what_is_missing_is_asked_for_with_an_example() -> None:
     assert messages("seed: 1\n") == [
-        "kind: missing; give one of: run; for example kind: run",
+        "kind: missing; give one of: run, sweep; for example kind: run",
         "name: missing; give a name for the experiment: 1 to 120 letters, digits, '.', '_' and '-'; "
         "for example name: cartpole",
         "worker: missing; give the worker's registered name, as `mosaic workers` lists it; "
