@@ -28,6 +28,9 @@ from mosaic_cluster.worker.errors import BackendError
 
 NODE_LABEL = "ray.io/node-id"
 FINISH_SECONDS = 300.0
+CLOSINGS = 3
+"""How often closing an attempt is tried: the node it is closed on may die, too."""
+
 SLOW_START_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
 
@@ -56,27 +59,31 @@ class RayHandle:
         self._progress_ref: Any = None
         self.progress: RunProgress | None = None
         self._result: AttemptResult | None = None
+        self._closings = 0
 
     def poll(self) -> AttemptResult | None:
         """See :class:`Handle`."""
         if self._result is None:
             ready, _ = ray.wait([self.result_ref], timeout=0)
             if ready:
-                self._result = self._collect()
-                self._backend.forget(self.order.run_id)
-                ray.kill(self.actor)
+                self._collect()
         return self._result
 
-    def _collect(self) -> AttemptResult:
+    def _collect(self) -> None:
         try:
-            result: AttemptResult = ray.get(self.result_ref)
-            return result
-        except RayActorError:
-            # What the supervisor wrote last says how it really ended.
-            return self._backend.finish(self.order)
+            self._result = ray.get(self.result_ref)
         except RayError as error:
-            logging.getLogger(__name__).warning("run %s: its worker actor failed: %s", self.order.run_id, error)
-            return self._backend.finish(self.order)
+            if not isinstance(error, RayActorError):
+                logging.getLogger(__name__).warning("run %s: its worker actor failed: %s", self.order.run_id, error)
+            if self._closings == CLOSINGS:
+                raise _cannot_close(self.order, error) from error
+            # What the supervisor wrote last says how it really ended. Other runs go on while that is read, and
+            # the tail of the log is brought in.
+            self._closings += 1
+            self.result_ref = self._backend.closing(self.order)
+            return
+        self._backend.forget(self.order.run_id)
+        ray.kill(self.actor)
 
     def refresh(self) -> None:
         """Take an answer about progress if one has come, and ask again. Never blocks."""
@@ -161,18 +168,22 @@ class RayBackend:
         self._running[order.run_id] = handle
         return handle
 
-    def finish(self, order: AttemptOrder) -> AttemptResult:
-        """See :class:`Backend`. Runs on the attempt's node while that lives, else anywhere."""
+    def closing(self, order: AttemptOrder) -> Any:
+        """Reference to the result of closing an attempt: on its node while that lives, else anywhere."""
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         task = finish_on_node
         if order.placement.node_id in alive:
             task = task.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(order.placement.node_id, soft=True)
             )
+        return task.remote(order)
+
+    def finish(self, order: AttemptOrder) -> AttemptResult:
+        """See :class:`Backend`."""
         try:
-            result: AttemptResult = ray.get(task.remote(order), timeout=FINISH_SECONDS)
+            result: AttemptResult = ray.get(self.closing(order), timeout=FINISH_SECONDS)
         except RayError as error:
-            raise BackendError(f"cannot close attempt {order.attempt} of run {order.run_id}: {error}") from error
+            raise _cannot_close(order, error) from error
         return result
 
     def progress(self) -> dict[str, RunProgress]:
@@ -211,6 +222,10 @@ class RayBackend:
             self._hub = None
         if self._owns_connection:
             ray.shutdown()
+
+
+def _cannot_close(order: AttemptOrder, error: RayError) -> BackendError:
+    return BackendError(f"cannot close attempt {order.attempt} of run {order.run_id}: {error}")
 
 
 def _connect(address: str | None) -> str:
