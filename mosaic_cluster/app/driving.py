@@ -17,9 +17,11 @@ from mosaic_cluster.app.backends import make_backend
 from mosaic_cluster.catalog import Catalog
 from mosaic_cluster.experiments.conductor import Conductor, Listener
 from mosaic_cluster.experiments.home import ExperimentHome
-from mosaic_cluster.experiments.launching import Prepared, launch, prepare, resume
+from mosaic_cluster.experiments.kinds import KINDS
+from mosaic_cluster.experiments.launching import launch, prepare, resume
 from mosaic_cluster.experiments.life import COMPLETED, FAILED
 from mosaic_cluster.experiments.placing import check_feasible
+from mosaic_cluster.experiments.planning import Prepared
 from mosaic_cluster.experiments.status import read_status
 from mosaic_cluster.runtime.backend import Backend
 from mosaic_cluster.specs import read_document
@@ -125,13 +127,13 @@ def plan_of(
     notice: Notice | None = None,
 ) -> tuple[Prepared, list[str], list[dict[str, Any]]]:
     """What running a spec would do: the prepared spec, text lines, and the answers of placement."""
-    from mosaic_cluster.experiments.placing import describe
-
     document, heading = read_spec(source)
     prepared = prepare(document, Catalog(), heading=heading, storage=storage)
     made = _backend(backend, address, notice)
     try:
-        lines, answers = describe(prepared, made.view())
+        kind = KINDS[prepared.spec.kind]
+        kind.check_backend(prepared, made)
+        lines, answers = kind.describe(prepared, made.view())
     finally:
         made.close()
     return prepared, lines, answers

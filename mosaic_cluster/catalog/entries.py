@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
@@ -143,18 +143,26 @@ class Catalog:
         return self.get(found[0]) if len(found) == 1 else None
 
     def check_config(self, entry: WorkerEntry, config: Mapping[str, Any]) -> list[Problem]:
-        """What the worker itself says is wrong with a config; its class is asked, in a throwaway process.
+        """What the worker itself says is wrong with a config; see :meth:`check_configs`."""
+        return self.check_configs(entry, [config])[0]
+
+    def check_configs(self, entry: WorkerEntry, configs: Sequence[Mapping[str, Any]]) -> list[list[Problem]]:
+        """What the worker itself says is wrong with configs; its class is asked, in one throwaway process for all.
 
         Args:
-            config: complete, with ``run_id`` and ``seed``.
+            configs: complete, with ``run_id`` and ``seed``.
 
         Returns:
-            Problems with paths below ``config``; none if the config is fine, or the worker cannot tell.
+            For each config its problems, with paths below ``config``; none if it is fine, or the worker cannot tell.
         """
         try:
-            answer = probe(entry.python, ["check", "--package", entry.package], config=config)
+            answers = probe(entry.python, ["check", "--package", entry.package], config=list(configs))["answers"]
         except ProbeFailed as error:
-            return [Problem("config", f"the worker {entry.name!r} could not check it: {error}")]
+            problem = Problem("config", f"the worker {entry.name!r} could not check it: {error}")
+            return [[problem] for _ in configs]
+        return [self._problems(entry, answer) for answer in answers]
+
+    def _problems(self, entry: WorkerEntry, answer: Mapping[str, Any]) -> list[Problem]:
         if answer["error"] is not None:
             # A package with a CLI need not have a config class that we can find: it will say so itself.
             if entry.has_cli and entry.config_fields is None:

@@ -21,14 +21,18 @@ class ProbeFailed(Exception):
 
 
 def probe(
-    python: str, arguments: Sequence[str], *, config: Mapping[str, Any] | None = None, timeout: float = PROBE_SECONDS
+    python: str,
+    arguments: Sequence[str],
+    *,
+    config: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    timeout: float = PROBE_SECONDS,
 ) -> dict[str, Any]:
     """The answer of ``python -m mosaic_cluster.worker.probe``.
 
     Args:
         python: interpreter of the worker's environment.
         arguments: the question, without ``--out``.
-        config: goes to stdin, as JSON.
+        config: one, or several; goes to stdin, as JSON.
         timeout: seconds to wait; importing some libraries takes a minute on a network file system.
 
     Raises:

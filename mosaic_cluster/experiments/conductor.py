@@ -1,6 +1,6 @@
 """Drives the runs of one experiment against a backend: places, starts, follows, restarts, stops them.
 
-Every kind of experiment uses it; a kind says which runs there are and when no more will come.
+Every kind of experiment uses it; its :class:`Story` says which runs there are and when no more will come.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -42,6 +42,41 @@ PLACE_SECONDS = 0.5
 Listener = Callable[[dict[str, Any]], None]
 
 
+class Story(Protocol):
+    """What a kind of experiment adds to the runs that it is made of."""
+
+    def turn(self) -> None:
+        """Called at each turn of the loop: add runs, hold them back, stop them."""
+
+    def more(self) -> bool:
+        """Whether there is more to come once all present runs have ended."""
+
+    def state(self) -> str | None:
+        """The experiment's state once it is over; ``None``: what its runs' states make it."""
+
+    def document(self) -> dict[str, Any]:
+        """What the status document says beside the runs."""
+
+
+class Unchanging:
+    """The story of an experiment whose runs are all there from the beginning."""
+
+    def turn(self) -> None:
+        """Nothing to do."""
+
+    def more(self) -> bool:
+        """Never."""
+        return False
+
+    def state(self) -> str | None:
+        """As the runs'."""
+        return None
+
+    def document(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+
 class Conductor:
     """The driver's loop.
 
@@ -64,20 +99,31 @@ class Conductor:
         self.backend = backend
         self.journal = Journal(home.storage, clock)
         self.lives: dict[str, RunLife] = {}
+        self.story: Story = Unchanging()
+        self.stopping = False
+        self.paused = False
         self._listener = listener
         self._clock = clock
         self._record = home.record()
-        self._begun = clock()
         self._due: dict[str, float] = {}
         self._shown: list[tuple[str, str, str]] = []
         self._stop: tuple[str, str] | None = None
         self._abandon = False
+        self._changed = True
 
     def begin(self) -> None:
-        """Open the backend for this experiment and say in the journal who drives it."""
+        """Say in the journal who drives the experiment, and open the backend for it.
+
+        Raises:
+            Fenced: somebody else has taken it up since the journal was looked at.
+        """
         self.journal.append("driver_started", driver=driver_identity(), backend=self.backend.name)
-        self.backend.open(self.home.experiment_id, str(self.home.path))
         self.publish()
+        self.backend.open(self.home.experiment_id, str(self.home.path))
+
+    def now(self) -> float:
+        """Unix time in seconds."""
+        return self._clock()
 
     def add(self, run: RunPlan) -> RunLife:
         """Take a new run."""
@@ -113,7 +159,7 @@ class Conductor:
         Raises:
             KeyboardInterrupt: it was asked to be abandoned; :meth:`abandon` says what remains to be done.
         """
-        while not all(life.ended for life in self.lives.values()):
+        while self._goes_on():
             if self._abandon:
                 raise KeyboardInterrupt
             self.step()
@@ -132,7 +178,7 @@ class Conductor:
         for life in self.lives.values():
             if not life.ended:
                 life.handle = None
-                self._cancel(life, reason)
+                self._cancel(life, "cancelled", reason)
         state = self.state()
         self.journal.append("experiment_ended", state=state)
         self.publish()
@@ -141,29 +187,41 @@ class Conductor:
     def step(self) -> None:
         """One turn of the loop: at most ``STEP_SECONDS`` of waiting."""
         handles = [life.handle for life in self.lives.values() if life.handle is not None]
-        self.backend.wait(handles, STEP_SECONDS)
+        if handles or not self._changed:
+            self.backend.wait(handles, STEP_SECONDS)
+        self._changed = False
         self._take_requests()
         for life in self.lives.values():
             result = life.handle.poll() if life.handle is not None else None
             if result is not None:
                 self._ended(life, result)
         self._observe()
-        self._place()
+        self.story.turn()
+        if self._changed or self._is_due("place", PLACE_SECONDS):
+            self.place()
         if self._is_due("status", STATUS_SECONDS) or self._states() != self._shown:
             self.publish()
 
+    def _goes_on(self) -> bool:
+        if not all(life.ended for life in self.lives.values()):
+            return True
+        return not self.stopping and self.story.more()
+
     def state(self) -> str:
-        """The experiment's state, from those of its runs."""
+        """The experiment's state, from its story or those of its runs."""
         states = {life.state for life in self.lives.values()}
-        if states <= TERMINAL:
+        if states <= TERMINAL and not self._goes_on():
+            told = self.story.state()
+            if told is not None:
+                return told
             for candidate in (FAILED, CANCELLED):
                 if candidate in states:
                     return candidate
-            return COMPLETED
+            return COMPLETED if states else CANCELLED
         for candidate in (RUNNING, STARTING, PENDING):
             if candidate in states:
                 return candidate
-        return PAUSED
+        return PAUSED if PAUSED in states else PENDING
 
     def publish(self) -> None:
         """Write ``status.json`` and tell the listener."""
@@ -187,10 +245,12 @@ class Conductor:
             "driver": None if state in TERMINAL else driver_identity(),
             "backend": self.backend.name,
             "runs": [life.to_dict() for life in self.lives.values()],
+            **self.story.document(),
         }
 
     def _ended(self, life: RunLife, result: AttemptResult, *, counts: bool = True) -> None:
         now = self._clock()
+        self._changed = True
         self.journal.append(
             "attempt_ended", run_id=life.run_id, attempt=life.attempt, counts=counts, **result.to_dict()
         )
@@ -198,16 +258,17 @@ class Conductor:
         if life.ended:
             self._close_run(life)
         elif life.state == PENDING and life.stop_requested is not None:
-            self._cancel(life, life.stop_requested[1])
+            self._cancel(life, *life.stop_requested)
 
     def _close_run(self, life: RunLife) -> None:
-        self.journal.append("run_ended", run_id=life.run_id, state=life.state, reason=life.reason)
+        self.journal.append("run_ended", run_id=life.run_id, state=life.state, reason=life.reason, code=life.code)
         write_run_manifest(self.home, life)
         if self._is_due("manifest", 10.0):
             write_experiment_manifest(self.home, self._record, list(self.lives.values()), self.state())
 
-    def _cancel(self, life: RunLife, reason: str) -> None:
+    def _cancel(self, life: RunLife, code: str, reason: str) -> None:
         """End a run that has no process."""
+        life.code = code
         life.move(CANCELLED, reason, self._clock())
         self._close_run(life)
 
@@ -222,10 +283,12 @@ class Conductor:
             if why:
                 life.reason = why
 
-    def _place(self) -> None:
+    def place(self) -> None:
+        """Start every run that waits for a place and may have one, where there is room."""
         now = self._clock()
-        ready = [life for life in self.lives.values() if life.state == PENDING and life.not_before <= now]
-        if not ready or not self._is_due("place", PLACE_SECONDS):
+        self._due["place"] = now
+        ready = [life for life in self.lives.values() if life.waits and life.not_before <= now]
+        if not ready:
             return
         answers = plan([life.plan.request for life in ready], self.backend.view())
         for life, answer in zip(ready, answers.answers, strict=True):
@@ -248,50 +311,81 @@ class Conductor:
     def _take_requests(self) -> None:
         if self._stop is not None:
             (code, message), self._stop = self._stop, None
+            self.stopping = True
             for life in self.lives.values():
-                self._stop_run(life, code, message)
+                self.stop_run(life, code, message)
         if not self._is_due("control", CONTROL_SECONDS):
             return
         for request in control.waiting(self.home.storage):
             self.journal.append("request", verb=request.verb, runs=list(request.runs), by=request.by)
             chosen = [life for life in self.lives.values() if not request.runs or life.run_id in request.runs]
+            if not request.runs:
+                self.stopping |= request.verb == "stop"
+                self.paused = request.verb == "pause" or (self.paused and request.verb != "unpause")
             for life in chosen:
                 self._obey(life, request)
             control.taken(self.home.storage, request)
 
     def _obey(self, life: RunLife, request: control.Request) -> None:
         if request.verb == "stop":
-            self._stop_run(life, "cancelled", f"stopped by {request.by}")
+            self.stop_run(life, "cancelled", f"stopped by {request.by}")
         elif request.verb == "pause" and not life.ended:
             self._pause_run(life, request.by)
         elif request.verb == "unpause" and life.state == PAUSED:
             self._unpause_run(life)
 
-    def _stop_run(self, life: RunLife, code: str, message: str) -> None:
+    def stop_run(self, life: RunLife, code: str, message: str) -> None:
+        """End one run: it is told to checkpoint and stop, and is CANCELLED for this reason."""
         if life.ended:
             return
         life.stop_requested = (code, message)
         if life.handle is None:
-            self._cancel(life, message)
+            self._cancel(life, code, message)
         else:
             life.handle.stop(code, message)
             life.reason = f"is stopping, with {format_duration(life.plan.grace)} to save its work: {message}"
 
     def _pause_run(self, life: RunLife, by: str) -> None:
-        if life.state == PAUSED:
+        if life.paused_by is not None:
             return
+        life.paused_by = by
         if life.handle is None:
-            life.move(PAUSED, f"paused by {by} before it was started", self._clock())
+            why = "before it was started" if life.attempt == 0 else "while it waited"
+            life.move(PAUSED, f"paused by {by} {why}", self._clock())
         elif life.plan.worker.supports_pause_resume:
             life.handle.stop("paused", f"paused by {by}")
         else:
             life.handle.pause()
 
     def _unpause_run(self, life: RunLife) -> None:
+        if life.paused_by is None:
+            return
+        life.paused_by = None
         if life.handle is not None:
             life.handle.unpause()
         else:
-            life.move(PENDING, "waiting to be placed again after a pause", self._clock())
+            life.move(PENDING, life.held_back or "waiting to be placed again after a pause", self._clock())
+
+    def hold_back(self, life: RunLife, why: str) -> None:
+        """Keep a run from running for the experiment's own reasons; one that runs saves its work and ends."""
+        if life.ended or life.stop_requested is not None:
+            return
+        life.held_back = why
+        if life.handle is not None and not life.pausing:
+            life.pausing = True
+            life.handle.stop("paused", why)
+        elif life.handle is None and life.state == PENDING:
+            life.reason = why
+
+    def let_go(self, life: RunLife) -> None:
+        """Take :meth:`hold_back` back. A run whose process is just ending goes on once it has."""
+        if life.held_back is None or life.handle is not None:
+            if not life.pausing:
+                life.held_back = None
+            return
+        life.held_back = None
+        if life.state == PAUSED and life.paused_by is None:
+            life.move(PENDING, "waiting to be placed again", self._clock())
 
     def _finish_tails(self) -> None:
         """Bring to Parquet what the hub was away for when an attempt ended."""

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mosaic_cluster.placement import Placement, Request
-from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Handle, RunProgress, WorkerLaunch
+from mosaic_cluster.runtime.backend import (
+    AttemptOrder,
+    AttemptResult,
+    Handle,
+    Origin,
+    RunProgress,
+    WatchOrder,
+    WorkerLaunch,
+)
 from mosaic_cluster.supervision import Limits
+from mosaic_cluster.telemetry import Watched
 from mosaic_cluster.units import format_duration
 
 PENDING, STARTING, RUNNING, PAUSED = "PENDING", "STARTING", "RUNNING", "PAUSED"
@@ -24,6 +33,8 @@ class RunPlan:
     Attributes:
         request: what it needs of a node.
         max_failures: failures after which the run is FAILED: 0 means the first one is the last.
+        watch: the metric it is judged by, where somebody judges it on the way.
+        trial: the trial it belongs to.
     """
 
     run_id: str
@@ -35,6 +46,8 @@ class RunPlan:
     grace: float
     max_failures: int
     environment: Mapping[str, str] = field(default_factory=dict)
+    watch: WatchOrder | None = None
+    trial: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What the journal keeps of it; the rest follows from the spec."""
@@ -52,8 +65,13 @@ class RunLife:
         attempt: number of the current or last attempt; 0 before the first.
         failures: failed attempts so far.
         elapsed: running seconds of all ended attempts.
+        code: what ended it, in one word; see :class:`mosaic_cluster.supervision.Outcome`.
         held: paused with its processes frozen and its resources still taken.
+        held_back: why it is not to run now although nobody paused it; ``None`` where it may.
+        paused_by: who paused it.
         not_before: unix time before which no new attempt is made.
+        origin: another run's checkpoint that it goes on from.
+        watched: what was seen of the metric it is judged by.
     """
 
     plan: RunPlan
@@ -63,14 +81,21 @@ class RunLife:
     attempt: int = 0
     failures: int = 0
     elapsed: float = 0.0
+    code: str | None = None
     held: bool = False
+    held_back: str | None = None
+    pausing: bool = False
+    paused_by: str | None = None
     not_before: float = 0.0
+    origin: Origin | None = None
+    watched: Watched = field(default_factory=Watched)
     handle: Handle | None = None
     order: AttemptOrder | None = None
     progress: RunProgress | None = None
     stop_requested: tuple[str, str] | None = None
     attempts: list[dict[str, Any]] = field(default_factory=list)
     undrained: list[AttemptOrder] = field(default_factory=list)
+    _watched_before: Watched = field(default_factory=Watched)
 
     @property
     def run_id(self) -> str:
@@ -81,6 +106,11 @@ class RunLife:
     def ended(self) -> bool:
         """Whether the run is in a terminal state."""
         return self.state in TERMINAL
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for a place that it may take now."""
+        return self.state == PENDING and self.held_back is None
 
     def move(self, state: str, reason: str, now: float) -> None:
         """Enter ``state``; staying in it keeps ``since``."""
@@ -103,11 +133,19 @@ class RunLife:
             grace=self.plan.grace,
             environment=self.plan.environment,
             elapsed_before=self.elapsed,
+            watch=self.plan.watch,
+            origin=self.origin,
         )
+
+    def redirect(self, origin: Origin, config: Mapping[str, Any]) -> None:
+        """Go on from another run's checkpoint, with other settings, from the next attempt on."""
+        self.origin = origin
+        self.plan = replace(self.plan, config=dict(config))
 
     def started(self, order: AttemptOrder, handle: Handle, now: float) -> None:
         """An attempt has been handed to the backend."""
         self.attempt, self.order, self.handle, self.progress = order.attempt, order, handle, None
+        self._watched_before = self.watched
         self.move(STARTING, f"attempt {order.attempt} on {order.placement.node_name}", now)
 
     def observe(self, progress: RunProgress, now: float) -> None:
@@ -115,6 +153,8 @@ class RunLife:
         if progress.attempt != self.attempt or self.handle is None:
             return
         self.progress = progress
+        if progress.watched is not None:
+            self.watched = self._watched_before.then(progress.watched)
         if progress.state == PAUSED:
             self.held = True
             self.move(PAUSED, "paused: its processes are frozen and keep their resources", now)
@@ -139,15 +179,20 @@ class RunLife:
             counts: whether a failure counts against ``max_failures``.
         """
         outcome = result.outcome
+        self.code = outcome.code
+        if result.watched is not None:
+            self.watched = self._watched_before.then(result.watched)
+        self._watched_before = self.watched
         self.attempts.append({"attempt": self.attempt, **result.to_dict()})
         self.elapsed += outcome.duration
         if result.committed < result.log_bytes and self.order is not None:
             self.undrained.append(self.order)
-        self.handle, self.held = None, False
+        self.handle, self.held, self.pausing = None, False, False
         if outcome.state == FAILED:
             self._failed(result, now, counts)
         elif outcome.state == PAUSED:
-            self.move(PAUSED, "paused at its last checkpoint; its resources are free", now)
+            why = self.held_back or "paused at its last checkpoint; its resources are free"
+            self.move(PAUSED, why, now)
         else:
             self.move(outcome.state, outcome.message, now)
 
@@ -179,8 +224,10 @@ class RunLife:
             "run_id": self.run_id,
             "worker": self.plan.worker.name,
             "seed": self.plan.seed,
+            **({} if self.plan.trial is None else {"trial": self.plan.trial}),
             "state": self.state,
             "reason": self.reason,
+            "code": self.code if self.ended else None,
             "since": self.since,
             "attempt": self.attempt,
             "failures": self.failures,

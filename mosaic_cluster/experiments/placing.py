@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mosaic_cluster.catalog import WorkerEntry
 from mosaic_cluster.experiments.life import RunPlan
 from mosaic_cluster.placement import ClusterView, Infeasible, plan
 from mosaic_cluster.worker.errors import PlacementError, Problem
 
 if TYPE_CHECKING:
-    from mosaic_cluster.experiments.launching import Prepared
+    from mosaic_cluster.experiments.planning import Prepared
 
 
 def check_feasible(runs: Sequence[RunPlan], view: ClusterView, heading: str | None = None) -> None:
@@ -27,13 +28,19 @@ def check_feasible(runs: Sequence[RunPlan], view: ClusterView, heading: str | No
         raise PlacementError([Problem("resources", reason) for reason in seen], heading)
 
 
-def describe(prepared: Prepared, view: ClusterView) -> tuple[list[str], list[dict[str, Any]]]:
-    """A plan in words, and its answers as JSON-ready dicts, one a run."""
+def describe_runs(prepared: Prepared, view: ClusterView) -> tuple[list[str], list[dict[str, Any]]]:
+    """A plan of single runs in words, and its answers as JSON-ready dicts, one a run."""
     made = plan([run.request for run in prepared.plans], view)
-    lines = [f"{len(prepared.plans)} run(s) of worker {prepared.worker.name} {prepared.worker.version}"]
-    if prepared.worker.capabilities is not None and prepared.worker.capabilities.supports_checkpointing:
-        lines.append("a restart continues from the run's last checkpoint")
-    else:
-        lines.append("this worker keeps no checkpoints: a restart begins the run again")
+    lines = []
+    for part in prepared.parts:
+        lines.append(f"{len(prepared.plans)} run(s) of worker {part.worker.name} {part.worker.version}")
+        lines.append(on_restart(part.worker))
     lines += made.lines()
     return lines, [answer.to_dict() for answer in made.answers]
+
+
+def on_restart(worker: WorkerEntry) -> str:
+    """What a restart does, in words."""
+    if worker.capabilities is not None and worker.capabilities.supports_checkpointing:
+        return "a restart continues from the run's last checkpoint"
+    return "this worker keeps no checkpoints: a restart begins the run again"

@@ -2,60 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from mosaic_cluster.experiments.home import ExperimentHome
-from mosaic_cluster.experiments.life import COMPLETED, FAILED, PENDING, RunLife, RunPlan
+from mosaic_cluster.experiments.life import COMPLETED, FAILED, PENDING, RunLife
 from mosaic_cluster.placement import Placement
 from mosaic_cluster.runtime.backend import AttemptResult
 from mosaic_cluster.supervision import Outcome
+from mosaic_cluster.telemetry import Watched
 
 
-def replay(
-    entries: Sequence[Mapping[str, Any]],
-    plan_of: Callable[[str], RunPlan],
-    home: ExperimentHome,
-    *,
-    retry_failed: bool,
-    now: float,
-) -> tuple[list[RunLife], list[RunLife]]:
-    """Rebuild the lives of an experiment's runs.
+@dataclass
+class Replay:
+    """Rebuilds lives, entry by entry. A kind puts each new life in before its entries come.
 
-    Args:
-        entries: the journal, oldest first.
-        plan_of: the plan of a run id.
-        retry_failed: let FAILED runs go on.
+    Attributes:
         now: unix time in seconds.
-
-    Returns:
-        Every life; and those whose last attempt was never closed, which must be closed before they go on.
     """
-    lives: dict[str, RunLife] = {}
-    unclosed: dict[str, RunLife] = {}
-    for entry in entries:
+
+    home: ExperimentHome
+    now: float
+    lives: dict[str, RunLife] = field(default_factory=dict)
+    _open: dict[str, RunLife] = field(default_factory=dict)
+
+    def take(self, entry: Mapping[str, Any]) -> None:
+        """Take an entry; those that are not about a run change nothing."""
         kind = entry["type"]
-        if kind == "run_planned":
-            life = RunLife(plan_of(entry["run_id"]), since=now)
-            lives[life.run_id] = life
-        elif kind == "attempt_started":
-            life = lives[entry["run_id"]]
-            _begin(life, entry, home)
-            unclosed[life.run_id] = life
+        if kind == "attempt_started":
+            life = self.lives[entry["run_id"]]
+            self._begin(life, entry)
+            self._open[life.run_id] = life
         elif kind == "attempt_ended":
-            life = lives[entry["run_id"]]
-            life.attempt_ended(result_of(entry), now, counts=bool(entry.get("counts", True)))
-            unclosed.pop(life.run_id, None)
+            life = self.lives[entry["run_id"]]
+            life.attempt_ended(result_of(entry), self.now, counts=bool(entry.get("counts", True)))
+            self._open.pop(life.run_id, None)
         elif kind == "run_ended":
-            life = lives[entry["run_id"]]
-            life.move(entry["state"], entry["reason"], now)
-    for life in lives.values():
-        reopen(life, retry_failed=retry_failed, now=now)
-    return list(lives.values()), list(unclosed.values())
+            life = self.lives[entry["run_id"]]
+            life.code = entry.get("code", life.code)
+            life.move(entry["state"], entry["reason"], self.now)
+
+    def unclosed(self) -> list[RunLife]:
+        """Those whose last attempt was never closed, which must be before they go on."""
+        return list(self._open.values())
+
+    def _begin(self, life: RunLife, entry: Mapping[str, Any]) -> None:
+        placement = Placement.from_dict(entry["placement"])
+        life.attempt = int(entry["attempt"]) - 1
+        life.order = life.next_order(self.home.experiment_id, str(self.home.path), placement)
+        life.attempt = int(entry["attempt"])
 
 
 def result_of(entry: Mapping[str, Any]) -> AttemptResult:
     """An attempt's result from its journal entry."""
+    watched = entry.get("watched")
     return AttemptResult(
         outcome=Outcome.from_dict(entry["outcome"]),
         resumed_from_step=entry.get("resumed_from_step"),
@@ -63,22 +64,18 @@ def result_of(entry: Mapping[str, Any]) -> AttemptResult:
         node=entry.get("node"),
         committed=int(entry.get("committed", 0)),
         log_bytes=int(entry.get("log_bytes", 0)),
+        watched=None if watched is None else Watched.from_dict(watched),
     )
-
-
-def _begin(life: RunLife, entry: Mapping[str, Any], home: ExperimentHome) -> None:
-    placement = Placement.from_dict(entry["placement"])
-    life.attempt = int(entry["attempt"]) - 1
-    life.order = life.next_order(home.experiment_id, str(home.path), placement)
-    life.attempt = int(entry["attempt"])
 
 
 def reopen(life: RunLife, *, retry_failed: bool, now: float) -> None:
     """A cancelled or paused run goes on; a failed one only if that was asked for."""
     life.not_before = 0.0
+    life.paused_by = None
     if life.state == COMPLETED or (life.state == FAILED and not retry_failed):
         return
     if life.state == FAILED:
         life.failures = 0
+    life.stop_requested = None
     if life.state != PENDING:
         life.move(PENDING, "waiting to be placed again", now)

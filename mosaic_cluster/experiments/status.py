@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -40,10 +41,21 @@ def read_status(home: ExperimentHome, now: float | None = None) -> dict[str, Any
     return status
 
 
-def driver_alive(home: ExperimentHome) -> bool:
-    """Whether somebody drives the experiment now, as far as can be told from here."""
+def driver_alive(home: ExperimentHome, entries: Sequence[Mapping[str, Any]] = ()) -> bool:
+    """Whether somebody drives the experiment now, as far as can be told from here.
+
+    Args:
+        entries: its journal: a driver that has just begun stands there before it stands in the status.
+    """
     state = read_status(home)["state"]
-    return state not in TERMINAL and state != LOST
+    if state not in TERMINAL and state != LOST:
+        return True
+    begun = [entry for entry in entries if entry["type"] in ("driver_started", "experiment_ended")]
+    if not begun or begun[-1]["type"] == "experiment_ended":
+        return False
+    driver = begun[-1]["driver"]
+    here = driver["host"] == socket.gethostname()
+    return bool(here and _same_process(int(driver["pid"]), float(driver["process_started"])))
 
 
 def resumes(home: ExperimentHome) -> dict[str, dict[int, int | None]]:

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mosaic_cluster.catalog import Catalog, WorkerEntry
-from mosaic_cluster.specs import RunSpec, parse
+from mosaic_cluster.specs import RunSpec
 from mosaic_cluster.worker.errors import Problem, WorkerError
 
 # Stand-ins while a config is checked: the real ones are given when the experiment is made.
 CHECK_RUN_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 
 
-@dataclass(frozen=True)
-class Checked:
-    """A spec that may be run, or everything that is wrong with it."""
-
-    spec: RunSpec | None
-    worker: WorkerEntry | None
-    problems: tuple[Problem, ...]
-
-
-def check_run(document: Mapping[str, Any], catalog: Catalog) -> Checked:
-    """Check a spec of kind ``run``, or a trainer config, as a whole."""
-    spec, problems = parse(document)
+def check_run(
+    document: Mapping[str, Any], spec: RunSpec | None, catalog: Catalog
+) -> tuple[WorkerEntry | None, list[Problem]]:
+    """Check a spec of kind ``run``, or a trainer config, as a whole; ``spec`` is ``None`` if it is broken."""
+    problems: list[Problem] = []
     name, module, config, seed = _parts(document, spec)
     worker: WorkerEntry | None = None
     if name is not None:
@@ -35,7 +27,7 @@ def check_run(document: Mapping[str, Any], catalog: Catalog) -> Checked:
             problems.append(Problem(_path(document, "worker"), str(error)))
     if worker is not None and config is not None:
         problems += _config_problems(document, catalog, worker, config, seed)
-    return Checked(spec if not problems else None, worker, tuple(problems))
+    return worker, problems
 
 
 def _find(catalog: Catalog, name: str, module: str | None) -> WorkerEntry:
@@ -76,9 +68,7 @@ def _config_problems(
 ) -> list[Problem]:
     problems = []
     if "kind" in document:
-        for name, instead in (("run_id", "each run gets its own"), ("seed", "write it as `seed:` beside `config:`")):
-            if name in config:
-                problems.append(Problem(f"config.{name}", f"is not given here: {instead}"))
+        problems += ours_in(config, "config", "write it as `seed:` beside `config:`")
     # A seed that is no seed has been reported already, as the spec's.
     fine = isinstance(seed, int) and not isinstance(seed, bool) and seed in range(2**32)
     known_seed = seed if fine else 0
@@ -88,6 +78,12 @@ def _config_problems(
         tail = problem.path.removeprefix("config")
         problems.append(Problem(prefix + tail, problem.message))
     return problems
+
+
+def ours_in(config: Mapping[str, Any], where: str, seed: str) -> list[Problem]:
+    """Settings that are given to each run, not written by hand; ``seed`` says how that one is given."""
+    instead = {"run_id": "each run gets its own", "seed": seed}
+    return [Problem(f"{where}.{name}", f"is not given here: {how}") for name, how in instead.items() if name in config]
 
 
 def _path(document: Mapping[str, Any], field: str) -> str:

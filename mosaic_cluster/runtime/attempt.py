@@ -19,7 +19,7 @@ from mosaic_cluster.catalog import worker_command, worker_environment
 from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, RunProgress
 from mosaic_cluster.runtime.checkpoints import Checkpoint, last_checkpoint
 from mosaic_cluster.supervision import Order, Outcome, Supervised, close_lost, read_outcome, seal, start
-from mosaic_cluster.telemetry import HubClient, HubUnavailable, Pump
+from mosaic_cluster.telemetry import HubClient, HubUnavailable, Pump, Watch, Watched, offset_at_step, scan_log
 from mosaic_cluster.worker.errors import MosaicError
 
 THREAD_VARIABLES = (
@@ -66,8 +66,7 @@ class Attempt:
         order = self.order
         for attempt in range(1, order.attempt):
             finish_attempt(order, attempt, self._hub)
-        if order.worker.supports_checkpointing:
-            self._resumed = last_checkpoint(order.run_dir, order.attempt)
+        self._resumed = _goes_on_from(order)
         _write_config(order)
         _record_start(order, self._resumed)
         environment = attempt_environment(order, os.environ, self._resumed)
@@ -94,8 +93,9 @@ class Attempt:
         return None
 
     def _follow(self, supervised: Supervised) -> Outcome:
+        order = self.order
         self._pump = Pump(
-            self.order.attempt_dir() / "stdout.log", self.order.run_id, self.order.attempt, self._hub
+            order.attempt_dir() / "stdout.log", order.run_id, order.attempt, self._hub, watch=_watch(order)
         )
         wait = 0.0
         while True:
@@ -117,6 +117,7 @@ class Attempt:
 
     def _result(self, outcome: Outcome) -> AttemptResult:
         committed, size = drain(self.order, self.order.attempt, self._hub, self._pump)
+        watch = self._pump.watch if self._pump is not None and committed >= size else None
         return AttemptResult(
             outcome=outcome,
             resumed_from_step=self._resumed.step if self._resumed else None,
@@ -124,6 +125,7 @@ class Attempt:
             node=self.order.placement.node_name,
             committed=committed,
             log_bytes=size,
+            watched=watch.seen() if watch is not None else _watched(self.order, self.order.attempt),
         )
 
     def _never_started(self, state: str, code: str, message: str) -> AttemptResult:
@@ -194,6 +196,7 @@ class Attempt:
             unread=seen.unread if seen else 0,
             peak_rss=status.peak_rss if status else 0,
             resumed_from_step=self._resumed.step if self._resumed else None,
+            watched=pump.watch.seen() if pump and pump.watch else None,
         )
 
 
@@ -219,7 +222,36 @@ def finish_attempt(order: AttemptOrder, attempt: int, hub: HubClient) -> Attempt
         node=begun.get("node"),
         committed=committed,
         log_bytes=size,
+        watched=_watched(order, attempt),
     )
+
+
+def _goes_on_from(order: AttemptOrder) -> Checkpoint | None:
+    """The run's own last checkpoint since its origin, else the origin, else none."""
+    if not order.worker.supports_checkpointing:
+        return None
+    origin = order.origin
+    found = last_checkpoint(order.run_dir, order.attempt, since=origin.attempt if origin else 1)
+    if found is not None or origin is None:
+        return found
+    # What the run had trained before counts up to the step it goes on from.
+    before = origin.attempt - 1
+    log = order.attempt_dir(before) / "stdout.log"
+    offset = offset_at_step(log, origin.step, order.run_id, before)
+    return Checkpoint(origin.path, origin.step, None if offset is None else before, offset)
+
+
+def _watch(order: AttemptOrder) -> Watch | None:
+    return Watch(order.watch.metric, order.watch.rungs) if order.watch else None
+
+
+def _watched(order: AttemptOrder, attempt: int) -> Watched | None:
+    """What a sealed log has of the watched metric, whoever read how much of it before."""
+    watch = _watch(order)
+    if watch is None:
+        return None
+    scan_log(order.attempt_dir(attempt) / "stdout.log", watch, order.run_id, attempt)
+    return watch.seen()
 
 
 def drain(order: AttemptOrder, attempt: int, hub: HubClient, pump: Pump | None) -> tuple[int, int]:
@@ -303,6 +335,8 @@ def _record_start(order: AttemptOrder, resumed: Checkpoint | None) -> None:
         "resumed_from_attempt": resumed.attempt if resumed else None,
         "resumed_from_offset": resumed.offset if resumed else None,
     }
+    if order.origin is not None and resumed is not None and resumed.path == order.origin.path:
+        record["resumed_from_run"] = order.origin.run_id
     _write_json(order.attempt_dir() / "attempt.json", record)
     # The first line of the log, so that the tables alone tell what a later attempt did again.
     line = {

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mosaic_cluster.placement import ClusterView, Placement
+from mosaic_cluster.runtime.searching.protocols import Scheduler, SchedulerSetup, Searcher, SearchSetup
 from mosaic_cluster.supervision import Limits, Outcome
+from mosaic_cluster.telemetry import Watched
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,36 @@ class WorkerLaunch:
 
 
 @dataclass(frozen=True)
+class WatchOrder:
+    """A metric to look at while an attempt runs.
+
+    Attributes:
+        metric: its name.
+        rungs: environment steps; the first value reported at or after each is kept.
+    """
+
+    metric: str
+    rungs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A checkpoint of another run that this run goes on from.
+
+    Attributes:
+        path: of the run's own copy.
+        step: environment steps trained when it was written.
+        run_id: the run that wrote it.
+        attempt: the first attempt of this run that begins from it; what earlier ones saved is of no use since.
+    """
+
+    path: str
+    step: int
+    run_id: str
+    attempt: int
+
+
+@dataclass(frozen=True)
 class AttemptOrder:
     """One attempt of one run: everything its node needs to know.
 
@@ -40,6 +72,8 @@ class AttemptOrder:
         experiment_dir: absolute path of the experiment's folder, reached from every node.
         config: the worker's config without ``run_id`` and ``seed``, which are set from here.
         elapsed_before: running seconds of earlier attempts, counted against ``limits.max_duration``.
+        watch: a metric to look at on the way.
+        origin: another run's checkpoint that it goes on from.
     """
 
     experiment_id: str
@@ -54,6 +88,8 @@ class AttemptOrder:
     grace: float = 30.0
     environment: Mapping[str, str] = field(default_factory=dict)
     elapsed_before: float = 0.0
+    watch: WatchOrder | None = None
+    origin: Origin | None = None
 
     @property
     def run_dir(self) -> Path:
@@ -76,6 +112,7 @@ class AttemptResult:
         node: name of the node it ran on.
         committed: bytes of its log that are in Parquet.
         log_bytes: size of its sealed log.
+        watched: what was seen of the metric that its order names.
     """
 
     outcome: Outcome
@@ -84,11 +121,16 @@ class AttemptResult:
     node: str | None = None
     committed: int = 0
     log_bytes: int = 0
+    watched: Watched | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         data = asdict(self)
         data["outcome"] = self.outcome.to_dict()
+        if self.watched is None:
+            del data["watched"]
+        else:
+            data["watched"] = self.watched.to_dict()
         return data
 
 
@@ -103,6 +145,7 @@ class RunProgress:
         events: telemetry events of this attempt so far.
         unread: bytes of the log that the hub has not taken yet.
         peak_rss: largest memory of the process tree so far, in bytes.
+        watched: what was seen of the metric that its order names.
     """
 
     state: str
@@ -113,6 +156,7 @@ class RunProgress:
     unread: int = 0
     peak_rss: int = 0
     resumed_from_step: int | None = None
+    watched: Watched | None = None
 
 
 class Handle(Protocol):
@@ -140,6 +184,20 @@ class Backend(Protocol):
     """Runs attempts somewhere, and keeps their telemetry."""
 
     name: str
+
+    def searcher(self, setup: SearchSetup) -> Searcher:
+        """Where a sweep's configurations come from.
+
+        Raises:
+            BackendError: there is no such search on this backend.
+        """
+
+    def scheduler(self, setup: SchedulerSetup) -> Scheduler:
+        """What decides which configurations of a sweep go on.
+
+        Raises:
+            BackendError: there is no such scheduler on this backend.
+        """
 
     def view(self) -> ClusterView:
         """Nodes and what is free on them now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,22 +19,22 @@ class Checkpoint:
     Attributes:
         path: absolute path of the file or folder.
         step: environment steps trained when it was written.
-        attempt: the attempt that wrote it.
+        attempt: the attempt whose log counts up to it: the one that wrote it.
         offset: where in that attempt's log it was announced, in bytes.
     """
 
     path: str
     step: int
-    attempt: int
-    offset: int
+    attempt: int | None
+    offset: int | None
 
 
-def last_checkpoint(run_dir: Path, before_attempt: int) -> Checkpoint | None:
-    """The newest usable checkpoint of the attempts before ``before_attempt``.
+def last_checkpoint(run_dir: Path, before_attempt: int, since: int = 1) -> Checkpoint | None:
+    """The newest usable checkpoint of the attempts from ``since`` on, before ``before_attempt``.
 
     The logs say which were announced; one whose file is gone or empty is passed over for an older one.
     """
-    for attempt in range(before_attempt - 1, 0, -1):
+    for attempt in range(before_attempt - 1, since - 1, -1):
         log = run_dir / "attempts" / str(attempt) / "stdout.log"
         if not log.is_file():
             continue
@@ -42,6 +43,28 @@ def last_checkpoint(run_dir: Path, before_attempt: int) -> Checkpoint | None:
             if found is not None:
                 return found
     return None
+
+
+def copy_checkpoint(found: Checkpoint, run_dir: Path, label: str) -> str:
+    """Copy another run's checkpoint into a run's folder, whole or not at all; returns the copy's path.
+
+    Args:
+        label: name of the folder for it, below ``checkpoints``. What is there already is taken as it is.
+
+    Raises:
+        OSError: it cannot be copied.
+    """
+    source, folder = Path(found.path), run_dir / "checkpoints" / label
+    if not folder.exists():
+        staged = folder.with_name(f".{label}.{os.getpid()}")
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+        if source.is_dir():
+            shutil.copytree(source, staged / source.name)
+        else:
+            shutil.copy2(source, staged / source.name)
+        os.replace(staged, folder)
+    return str(folder / source.name)
 
 
 def _marked_lines(log: Path) -> Iterator[tuple[int, bytes]]:

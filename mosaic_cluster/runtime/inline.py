@@ -11,6 +11,14 @@ from mosaic_cluster.placement import ClusterView
 from mosaic_cluster.runtime.attempt import Attempt, finish_attempt
 from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Handle, RunProgress
 from mosaic_cluster.runtime.hub_service import HubService
+from mosaic_cluster.runtime.searching.protocols import (
+    NoScheduler,
+    Scheduler,
+    SchedulerSetup,
+    Searcher,
+    SearchSetup,
+    plain_searcher,
+)
 from mosaic_cluster.storage import Storage
 from mosaic_cluster.worker.errors import BackendError
 
@@ -65,6 +73,19 @@ class InlineBackend:
         self._hub: HubService | None = None
         self._running: dict[str, InlineHandle] = {}
 
+    def searcher(self, setup: SearchSetup) -> Searcher:
+        """Random or grid."""
+        found = plain_searcher(setup)
+        if found is None:
+            raise _needs_ray(f"search: {setup.kind}")
+        return found
+
+    def scheduler(self, setup: SchedulerSetup) -> Scheduler:
+        """None."""
+        if setup.kind != "none":
+            raise _needs_ray(f"scheduler: {setup.kind}")
+        return NoScheduler()
+
     def view(self) -> ClusterView:
         """This machine, less what our own runs hold."""
         alive = [handle for handle in self._running.values() if handle.thread.is_alive()]
@@ -118,3 +139,10 @@ class InlineBackend:
         if self._hub is None:
             raise BackendError("the inline backend was used before it was opened for an experiment")
         return self._hub
+
+
+def _needs_ray(what: str) -> BackendError:
+    return BackendError(
+        f"{what} needs Ray: the inline backend has search: random and grid, and scheduler: none. "
+        "Leave --backend inline out, or change the spec"
+    )

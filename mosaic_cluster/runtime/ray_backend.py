@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -24,6 +25,7 @@ from mosaic_cluster.runtime.actors import (
     hub_name,
 )
 from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Handle, RunProgress
+from mosaic_cluster.runtime.searching.protocols import NoScheduler, Scheduler, SchedulerSetup, Searcher, SearchSetup
 from mosaic_cluster.worker.errors import BackendError
 
 NODE_LABEL = "ray.io/node-id"
@@ -137,6 +139,21 @@ class RayBackend:
         self._hub: Any = None
         self._running: dict[str, RayHandle] = {}
 
+    def searcher(self, setup: SearchSetup) -> Searcher:
+        """Random, grid or Optuna."""
+        # Ray Tune takes seconds to import: only sweeps pay for it.
+        from mosaic_cluster.runtime.searching.tune_search import make_searcher
+
+        return make_searcher(setup)
+
+    def scheduler(self, setup: SchedulerSetup) -> Scheduler:
+        """Any of Ray Tune's that a spec can name."""
+        if setup.kind == "none":
+            return NoScheduler()
+        from mosaic_cluster.runtime.searching.tune_schedulers import make_scheduler
+
+        return make_scheduler(setup)
+
     def view(self) -> ClusterView:
         """Nodes and what is free on them now, as Ray accounts for it."""
         try:
@@ -144,7 +161,18 @@ class RayBackend:
             nodes, free = ray.nodes(), available_resources_per_node()
         except (RayError, RuntimeError) as error:
             raise BackendError(f"the Ray cluster at {self.address} does not answer: {error}") from error
-        return view_from_ray(nodes, free, draining=draining, taken_at=time.time())
+        return view_from_ray(nodes, self._less_what_starts(free), draining=draining, taken_at=time.time())
+
+    def _less_what_starts(self, free: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+        """Ray accounts for an actor once it is being started: until ours has answered, we do so ourselves."""
+        left = {node: dict(resources) for node, resources in free.items()}
+        for handle in self._running.values():
+            placement = handle.order.placement
+            if handle.progress is None and placement.node_id in left:
+                node = left[placement.node_id]
+                for name, amount in (("CPU", placement.cpus), ("GPU", placement.gpus), ("memory", placement.memory)):
+                    node[name] = max(0.0, node.get(name, 0.0) - (amount or 0))
+        return left
 
     def open(self, experiment_id: str, experiment_dir: str) -> None:
         """Start the experiment's hub actor, near the driver (softly)."""

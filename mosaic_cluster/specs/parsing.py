@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -47,7 +47,7 @@ def parse(
     if model is None:
         return None, problems
     spec, more = _validated(model, {**document, "kind": kind}, context)
-    return (spec if not problems else None), problems + more
+    return (cast(Spec, spec) if spec is not None and not problems else None), problems + more
 
 
 def _kind_problems(document: Mapping[Any, Any]) -> list[Problem]:
@@ -79,7 +79,7 @@ def _about_the_rest(
     model: type[Model], document: Mapping[Any, Any], context: Mapping[str, Any], wrong: set[str]
 ) -> list[Problem]:
     """What does not go together in a document with some wrong keys, which are replaced by those of an example."""
-    extra = model.model_config.get("json_schema_extra")
+    extra: Any = model.model_config.get("json_schema_extra")
     if wrong & _CENTRE or not isinstance(extra, dict):
         return []
     (example,) = extra["examples"]

@@ -150,9 +150,8 @@ class Space:
                     drawn[param.path] = value
             if self.allows(drawn):
                 return drawn
-        raise NoConfiguration(
-            f"no configuration met the constraints in {DRAWS:,} draws: {'; '.join(each.text for each in self.constraints)}"
-        )
+        texts = "; ".join(each.text for each in self.constraints)
+        raise NoConfiguration(f"no configuration met the constraints in {DRAWS:,} draws: {texts}")
 
     def grid(self) -> Iterator[dict[str, Any]]:
         """Every configuration once, the last setting varying fastest."""
@@ -255,7 +254,8 @@ def read_space(
     ordered = _ordered(params, problems)
     needed = {name for each in conditions for name in each.names}
     needed |= {name for param in params if param.when is not None for name in param.when.names}
-    return Space(tuple(ordered), tuple(conditions), tuple((n, known[n]) for n in sorted(needed) if n in known)), problems
+    used = tuple((name, known[name]) for name in sorted(needed) if name in known)
+    return Space(tuple(ordered), tuple(conditions), used), problems
 
 
 def _known_names(expression: Expression, params: Sequence[Param], fixed: Mapping[str, Any]) -> Expression:
@@ -271,7 +271,7 @@ def _known_names(expression: Expression, params: Sequence[Param], fixed: Mapping
 
 def _ordered(params: list[Param], problems: list[Problem]) -> list[Param]:
     """Each after what its condition looks at; otherwise as written."""
-    waiting, done = list(params), []
+    waiting, done = list(params), list[Param]()
     while waiting:
         open_names = {param.path for param in waiting}
         ready = next(
@@ -356,12 +356,14 @@ def _range(
         return None
     low, high = float(ends[0]), float(ends[1])
     if low >= high:
-        problems.append(Problem(where, f"{kind} goes from {shown(ends[0])} to {shown(ends[1])}; the first must be lower"))
+        message = f"{kind} goes from {shown(ends[0])} to {shown(ends[1])}; the first must be lower"
+        problems.append(Problem(where, message))
     elif kind.startswith("log") and low <= 0:
         problems.append(Problem(where, f"{kind} starts at {shown(ends[0])}; a logarithmic range starts above 0"))
     elif step is not None and (not _is_number(step, whole) or not 0 < float(step) <= high - low):
         kind_of = "a whole number" if whole else "a number"
-        problems.append(Problem(f"{where}.step", f"{shown(step)} is no step of this range; give {kind_of} above 0, at most {high - low:g}"))
+        valid = f"give {kind_of} above 0, at most {high - low:g}"
+        problems.append(Problem(f"{where}.step", f"{shown(step)} is no step of this range; {valid}"))
     else:
         return Param(path, kind, low, high, None if step is None else float(step), when=when)
     return None

@@ -136,7 +136,9 @@ def check_worker(value: Any) -> Any:
             problems.append((f"choice.{index}", f"{shown(entry)} is no worker; {valid}"))
             continue
         unknown = [key for key in made if key not in ("name", "config", "space")]
-        problems += [(f"choice.{index}.{key}", f"unknown key; {suggestion(key, ('name', 'config', 'space'))}") for key in unknown]
+        for key in unknown:
+            hint = suggestion(key, ("name", "config", "space"))
+            problems.append((f"choice.{index}.{key}", f"unknown key; {hint}"))
         for key in ("config", "space"):
             if not isinstance(made.get(key, {}), Mapping):
                 problems.append((f"choice.{index}.{key}", f"{shown(made[key])} is not a mapping"))
@@ -398,7 +400,8 @@ class SweepSpec(Section):
         if search != "grid" and self.samples is None:
             found.append(("samples", f"missing; give how many configurations {search} is to try, e.g. samples: 16"))
         if not self.space and isinstance(self.worker, str):
-            found.append(("space", "is empty: nothing is varied; give e.g. {learning_rate: {loguniform: [0.0001, 0.01]}}"))
+            example = "{learning_rate: {loguniform: [0.0001, 0.01]}}"
+            found.append(("space", f"is empty: nothing is varied; give e.g. {example}"))
         rungs = self.metric.at or []
         if scheduler != "none" and len(rungs) < 2:
             message = f"{scheduler} decides between rungs; give two or more steps, e.g. [30_000, 75_000, 150_000]"

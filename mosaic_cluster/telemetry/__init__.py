@@ -8,6 +8,7 @@ from mosaic_cluster.telemetry.pump import HubClient, HubUnavailable, Pump, PumpP
 from mosaic_cluster.telemetry.reading import TelemetryReader
 from mosaic_cluster.telemetry.schema import SCHEMA_VERSION, SCHEMAS, TABLES
 from mosaic_cluster.telemetry.tail import LogTail
+from mosaic_cluster.telemetry.watch import Watch, Watched, offset_at_step, scan_log
 
 __all__ = [
     "SCHEMAS",
@@ -23,5 +24,9 @@ __all__ = [
     "Pump",
     "PumpProgress",
     "TelemetryReader",
+    "Watch",
+    "Watched",
+    "offset_at_step",
     "parse",
+    "scan_log",
 ]

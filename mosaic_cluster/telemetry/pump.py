@@ -11,6 +11,7 @@ from typing import Protocol
 from mosaic_cluster.telemetry.hub import Ack, Batch
 from mosaic_cluster.telemetry.parse import parse
 from mosaic_cluster.telemetry.tail import LogTail
+from mosaic_cluster.telemetry.watch import Watch
 from mosaic_cluster.worker.errors import MosaicError
 
 BATCH_BYTES = 1 << 20
@@ -62,6 +63,7 @@ class Pump:
         log_path: the attempt's ``stdout.log``.
         hub: where rows go.
         clock: monotonic seconds.
+        watch: is shown every row that the hub has taken.
     """
 
     def __init__(
@@ -71,8 +73,10 @@ class Pump:
         attempt: int,
         hub: HubClient,
         clock: Callable[[], float] = time.monotonic,
+        watch: Watch | None = None,
     ) -> None:
         self.progress = PumpProgress()
+        self.watch = watch
         self._run_id = run_id
         self._attempt = attempt
         self._hub = hub
@@ -170,6 +174,8 @@ class Pump:
         if ack.accepted != batch.last:
             self._tail.seek(ack.accepted)  # not taken: what it wants comes next
             return
+        if self.watch is not None:
+            self.watch.feed(parsed.tables)
         self.progress.last_step = parsed.last_step
         self.progress.metrics.update(parsed.metrics)
         self.progress.events += parsed.events

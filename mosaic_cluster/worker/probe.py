@@ -9,8 +9,9 @@ The answer is one JSON document in the file ``--out``, since libraries print wha
 ``config_class`` (``"module:Class"``), ``config_fields`` (what ``describe_config`` gives), ``config_error``
 (why there is no config class) and ``error``.
 
-``check`` writes ``problems`` (each a ``path`` and a ``message``), ``normalised`` (the config as the worker
-understood it), ``ignored`` (settings that the worker dropped without a word) and ``error``.
+``check`` is given one config, or a list of them, and answers likewise. For each it writes ``problems`` (each a
+``path`` and a ``message``), ``normalised`` (the config as the worker understood it), ``ignored`` (settings that
+the worker dropped without a word) and ``error``.
 
 Everything is ``null`` where it is not known; ``error`` is text where the package itself is broken. The exit
 code is 0 whenever the document was written.
@@ -113,7 +114,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         except (ValueError, RecursionError) as error:
             sys.stderr.write(f"stdin must hold the config as JSON: {error}\n")
             return 2
-        answer = check(args.package, data)
+        if isinstance(data, list):
+            answer = {"answers": [check(args.package, each) for each in data]}
+        else:
+            answer = check(args.package, data)
     _write(args.out, answer)
     return 0
 

@@ -1,0 +1,92 @@
+"""A spec that has been checked as a whole, and the plan of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mosaic_cluster.catalog import WorkerEntry
+from mosaic_cluster.experiments.life import RunPlan
+from mosaic_cluster.placement import request_for
+from mosaic_cluster.runtime.backend import WatchOrder, WorkerLaunch
+from mosaic_cluster.specs import Spec
+from mosaic_cluster.specs.space import Space
+from mosaic_cluster.storage import Storage
+from mosaic_cluster.supervision import Limits
+from mosaic_cluster.worker import WorkerCapabilities
+
+
+@dataclass(frozen=True)
+class Part:
+    """One worker of an experiment.
+
+    Attributes:
+        config: the settings that are fixed.
+        space: the settings that are varied.
+    """
+
+    worker: WorkerEntry
+    config: Mapping[str, Any]
+    space: Space = field(default_factory=lambda: Space(()))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A spec that has been checked as a whole.
+
+    Attributes:
+        document: the spec in its canonical form, what was drawn filled in.
+        parts: its workers.
+        plans: runs that stand for all there will be: each worker's, at least one.
+        storage: where the experiment will be.
+    """
+
+    spec: Spec
+    document: dict[str, Any]
+    parts: tuple[Part, ...]
+    plans: tuple[RunPlan, ...]
+    storage: Storage
+
+
+def run_plan(
+    spec: Spec,
+    worker: WorkerEntry,
+    run_id: str,
+    *,
+    config: Mapping[str, Any],
+    seed: int | None,
+    watch: WatchOrder | None = None,
+    trial: str | None = None,
+) -> RunPlan:
+    """The plan of one run of an experiment."""
+    capabilities = worker.capabilities or WorkerCapabilities(worker_type=worker.name)
+    limits = spec.limits
+    command = getattr(spec, "command", None)
+    return RunPlan(
+        run_id=run_id,
+        worker=WorkerLaunch(
+            name=worker.name,
+            package=worker.package,
+            has_cli=worker.has_cli,
+            supports_checkpointing=capabilities.supports_checkpointing,
+            supports_pause_resume=capabilities.supports_pause_resume,
+            command=tuple(command) if command else None,
+        ),
+        config=dict(config),
+        seed=seed,
+        request=request_for(capabilities, run_id=run_id, overrides=spec.resources.model_dump()),
+        limits=Limits(
+            max_duration=limits.max_duration,
+            max_steps=limits.max_steps,
+            no_heartbeat=limits.no_heartbeat,
+            max_log=limits.max_log,
+            # What a person set is a limit; what a worker declares is an estimate.
+            memory=spec.resources.memory,
+        ),
+        grace=limits.grace,
+        max_failures=limits.max_failures,
+        environment=dict(spec.environment),
+        watch=watch,
+        trial=trial,
+    )

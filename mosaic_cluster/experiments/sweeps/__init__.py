@@ -1,0 +1,1 @@
+"""Kind ``sweep``: many configurations, each with every seed, fairly compared."""

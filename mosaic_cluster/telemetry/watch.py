@@ -1,0 +1,130 @@
+"""Looking at one metric as it goes by: its first value at or after each of some steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mosaic_cluster.telemetry.parse import parse
+from mosaic_cluster.telemetry.tail import LogTail
+
+SCAN_BYTES = 4 << 20
+MOST_NAMES = 50
+
+Reading = tuple[int, float]
+"""A step and the value reported there."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What was seen of a metric.
+
+    Attributes:
+        rungs: for each step asked about, the first reading at or after it.
+        last: the last reading.
+        names: metrics that were reported, for those who look for one that was not.
+    """
+
+    rungs: Mapping[int, Reading] = field(default_factory=dict)
+    last: Reading | None = None
+    names: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; ``null`` stands for values that are no finite number."""
+        return {
+            "rungs": {str(rung): _plain(reading) for rung, reading in self.rungs.items()},
+            "last": None if self.last is None else _plain(self.last),
+            "names": list(self.names),
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Watched:
+        """The way back."""
+        last = document.get("last")
+        return cls(
+            rungs={int(rung): _reading(each) for rung, each in document["rungs"].items()},
+            last=None if last is None else _reading(last),
+            names=tuple(document.get("names", ())),
+        )
+
+    def then(self, later: Watched | None) -> Watched:
+        """With what was seen after it: a rung keeps its first reading, the last one is the later."""
+        if later is None:
+            return self
+        names = tuple(sorted({*self.names, *later.names})[:MOST_NAMES])
+        return Watched({**later.rungs, **self.rungs}, later.last or self.last, names)
+
+
+def _plain(reading: Reading) -> list[Any]:
+    step, value = reading
+    return [step, value if math.isfinite(value) else None]
+
+
+def _reading(plain: Sequence[Any]) -> Reading:
+    step, value = plain
+    return int(step), math.nan if value is None else float(value)
+
+
+class Watch:
+    """Takes rows of the metrics table and keeps what was asked for.
+
+    Args:
+        metric: its name.
+        rungs: steps, rising.
+    """
+
+    def __init__(self, metric: str, rungs: tuple[int, ...] = ()) -> None:
+        self.metric = metric
+        self.rungs = rungs
+        self._hit: dict[int, Reading] = {}
+        self._last: Reading | None = None
+        self._names: dict[str, None] = {}
+
+    def feed(self, tables: Mapping[str, pa.RecordBatch]) -> None:
+        """Take the rows of some consecutive lines; the same lines again change nothing."""
+        rows = tables.get("metrics")
+        if rows is None or rows.num_rows == 0:
+            return
+        names = rows.column("name").cast(pa.string())
+        if len(self._names) < MOST_NAMES:
+            self._names.update(dict.fromkeys(pc.unique(names).to_pylist()))
+        rows = rows.filter(pc.equal(names, self.metric))
+        for step, value in zip(rows.column("step").to_pylist(), rows.column("value").to_pylist(), strict=True):
+            if step is None or value is None:
+                continue
+            self._last = (step, value)
+            for rung in self.rungs:
+                if rung > step:
+                    break
+                self._hit.setdefault(rung, (step, value))
+
+    def seen(self) -> Watched:
+        """What has been seen so far."""
+        return Watched(dict(self._hit), self._last, tuple(sorted(self._names)[:MOST_NAMES]))
+
+
+def scan_log(path: Path, watch: Watch, run_id: str, attempt: int) -> None:
+    """Feed ``watch`` a whole log."""
+    tail = LogTail(path)
+    while lines := tail.read(SCAN_BYTES, final=True):
+        watch.feed(parse(lines, run_id, attempt).tables)
+
+
+def offset_at_step(path: Path, step: int, run_id: str, attempt: int) -> int | None:
+    """Byte offset of a log's last line with metrics of ``step`` or before; ``None`` if there is none."""
+    tail = LogTail(path)
+    found = None
+    while lines := tail.read(SCAN_BYTES, final=True):
+        rows = parse(lines, run_id, attempt).tables.get("metrics")
+        if rows is None:
+            continue
+        early = rows.filter(pc.less_equal(rows.column("step"), step)).column("offset")
+        if len(early):
+            found = int(pc.max(early).as_py())
+    return found
