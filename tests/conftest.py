@@ -40,9 +40,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the scripted worker, as if installed."""
+    """A folder with the scripted worker and the one with known curves, as if installed."""
     folder = tmp_path_factory.mktemp("workers")
-    return install(folder, FIXTURES / "workers" / "scripted_worker", "scripted", "scripted_worker:get_worker_metadata")
+    for name in ("scripted", "curves"):
+        package = f"{name}_worker"
+        install(folder, FIXTURES / "workers" / package, name, f"{package}:get_worker_metadata")
+    return folder
 
 
 @dataclass(frozen=True)

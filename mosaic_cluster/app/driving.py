@@ -99,21 +99,34 @@ def continue_experiment(
     *,
     backend: str = "ray",
     address: str | None = None,
+    spec: str | Path | Mapping[str, Any] | None = None,
+    allow_changed: bool = False,
     retry_failed: bool = False,
     listener: Listener | None = None,
     notice: Notice | None = None,
 ) -> ExperimentResult:
     """Continue an experiment whose driver ended: see :func:`mosaic_cluster.experiments.launching.resume`.
 
-    One whose runs are done is left as it is.
+    One that is done is left as it is, unless a changed spec is given.
     """
+    document = None if spec is None else read_spec(spec)[0]
     status = read_status(home)
     done = {COMPLETED} if retry_failed else {COMPLETED, FAILED}
-    if all(run["state"] in done for run in status["runs"]):
+    if status["state"] in done and document is None:
         return ExperimentResult(home.experiment_id, home.path, status["state"], status)
     made = _backend(backend, address, notice)
     try:
-        return _drive(resume(home, Catalog(), made, retry_failed=retry_failed, listener=listener), made)
+        conductor = resume(
+            home,
+            Catalog(),
+            made,
+            document=document,
+            allow_changed=allow_changed,
+            retry_failed=retry_failed,
+            listener=listener,
+            notice=notice,
+        )
+        return _drive(conductor, made)
     finally:
         made.close()
 
@@ -153,6 +166,7 @@ def _drive(conductor: Conductor, backend: Backend) -> ExperimentResult:
             state = conductor.run_to_end()
     except BackendError as error:
         again = f"mosaic resume {conductor.home.experiment_id}"
+        conductor.leave()
         raise BackendError(f"{error}\nEvery run keeps its log and checkpoints; to go on: {again}") from error
     except KeyboardInterrupt:
         backend.close()

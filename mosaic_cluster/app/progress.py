@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mosaic_cluster.app.sweep_progress import SweepProgress
 from mosaic_cluster.experiments.life import TERMINAL
 from mosaic_cluster.units import format_bytes, format_duration
 
@@ -26,6 +27,7 @@ class RunRow:
         episodic_return: latest reported mean return.
         running: seconds in the present state; once it has ended, of all its attempts.
         attempt: present attempt; 0 before the first.
+        trial: the trial it belongs to.
     """
 
     run_id: str
@@ -40,6 +42,7 @@ class RunRow:
     attempt: int
     node: str | None
     peak_rss: int
+    trial: str | None = None
 
     @property
     def short_id(self) -> str:
@@ -48,7 +51,8 @@ class RunRow:
 
     def line(self) -> str:
         """The row as one plain line."""
-        parts = [f"run {self.short_id}", self.state]
+        trial = f"{self.trial} " if self.trial else ""
+        parts = [f"run {trial}{self.short_id}", self.state]
         if self.step is not None:
             parts.append(f"step {self.step:,}")
         if self.rate:
@@ -64,7 +68,7 @@ class RunRow:
 
 @dataclass(frozen=True)
 class Progress:
-    """One experiment at one moment."""
+    """One experiment at one moment; ``sweep`` is what else there is of a sweep."""
 
     experiment_id: str
     kind: str
@@ -72,6 +76,7 @@ class Progress:
     reason: str
     rows: tuple[RunRow, ...]
     age: float
+    sweep: SweepProgress | None = None
 
     @classmethod
     def from_status(cls, status: Mapping[str, Any], now: float) -> Progress:
@@ -87,6 +92,7 @@ class Progress:
             reason=str(status.get("reason") or ""),
             rows=tuple(_row(run, now) for run in status.get("runs", ())),
             age=max(0.0, now - float(status.get("created_at") or now)),
+            sweep=SweepProgress.from_status(status),
         )
 
     def heading(self) -> str:
@@ -112,4 +118,5 @@ def _row(run: Mapping[str, Any], now: float) -> RunRow:
         attempt=int(run.get("attempt") or 0),
         node=run.get("node"),
         peak_rss=int(run.get("peak_rss") or 0),
+        trial=run.get("trial"),
     )

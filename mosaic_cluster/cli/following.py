@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
+from mosaic_cluster.app.sweep_progress import summary_lines
 from mosaic_cluster.cli.live import LiveView
 from mosaic_cluster.cli.output import print_json
 
@@ -32,17 +33,19 @@ def finish(result: ExperimentResult, as_json: bool) -> None:
         console = Console()
         seconds = time.time() - float(result.status.get("created_at") or time.time())
         console.print(f"{result.state} in {seconds:.0f}s: {result.path}", highlight=False, soft_wrap=True)
-        for run in result.status["runs"]:
-            if run["state"] != "COMPLETED":
-                console.print(
-                    f"  run {run['run_id']} {run['state']}: {run['reason']}",
-                    markup=False,
-                    highlight=False,
-                    soft_wrap=True,
-                )
+        if "sweep" in result.status:
+            lines = summary_lines(result.status)
+        else:
+            lines = [
+                f"  run {run['run_id']} {run['state']}: {run['reason']}"
+                for run in result.status["runs"]
+                if run["state"] != "COMPLETED"
+            ]
+        for line in lines:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         if result.state != "COMPLETED":
             experiment = result.experiment_id
             again = f"mosaic resume {experiment}" + (" --retry-failed" if result.state == "FAILED" else "")
-            lines = f"  see `mosaic logs {experiment}`\n  to go on: `{again}`"
-            console.print(lines, markup=False, highlight=False, soft_wrap=True)
+            hint = f"  see `mosaic logs {experiment}`\n  to go on: `{again}`"
+            console.print(hint, markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(result.exit_code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -12,11 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from mosaic_cluster.app.progress import Progress, RunRow
+from mosaic_cluster.app.sweep_progress import SweepProgress, TrialRow
 from mosaic_cluster.cli.output import state_style
 from mosaic_cluster.units import format_bytes, format_duration
 
 PLAIN_SECONDS = 10.0
 ROWS = 30
+RUN_ROWS = 12
+ENDED = ("COMPLETED", "FAILED", "CANCELLED")
+WAITING = ("PENDING", "PAUSED")
 
 
 class LiveView:
@@ -53,33 +58,87 @@ class LiveView:
             self._plain(progress)
 
     def _plain(self, progress: Progress) -> None:
-        now = time.monotonic()
         for row in progress.rows:
-            shown, at = self._printed.get(row.run_id, (("", ""), 0.0))
-            state = (row.state, row.reason)
-            if state != shown or now - at >= PLAIN_SECONDS:
-                self._printed[row.run_id] = (state, now)
-                stamp = time.strftime("%H:%M:%S")
-                self._console.print(f"{stamp}  {row.line()}", markup=False, highlight=False, soft_wrap=True)
+            # Of a sweep's runs, those that wait are too many to tell: their trials are.
+            if progress.sweep is None or row.state not in WAITING:
+                self._say(row.run_id, (row.state, row.reason), row.line(), again=row.state not in ENDED)
+        for trial in progress.sweep.rows if progress.sweep else ():
+            self._say(trial.name, (trial.state, trial.rung), trial.line(), again=False)
+
+    def _say(self, what: str, state: tuple[str, str], line: str, *, again: bool) -> None:
+        """Print a line if its state has changed, or now and then."""
+        now = time.monotonic()
+        shown, at = self._printed.get(what, (("", ""), 0.0))
+        if state != shown or (again and now - at >= PLAIN_SECONDS):
+            self._printed[what] = (state, now)
+            stamp = time.strftime("%H:%M:%S")
+            self._console.print(f"{stamp}  {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def progress_view(progress: Progress) -> Group:
-    """The table of an experiment's runs, and below it why each is as it is."""
+    """The table of an experiment's runs, and below it why each is as it is; of a sweep, its trials first."""
+    if progress.sweep is not None:
+        return _sweep_view(progress, progress.sweep)
+    lines = [Text.assemble((row.short_id, "bold"), "  ", row.reason) for row in progress.rows[:ROWS] if row.reason]
+    if len(progress.rows) > ROWS:
+        lines.append(Text(f"and {len(progress.rows) - ROWS} more: `mosaic status --json` lists them"))
+    return Group(Text(progress.heading()), _run_table(progress.rows[:ROWS]), *lines)
+
+
+def _run_table(rows: Sequence[RunRow]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold dim")
     for name in ("run", "worker", "seed", "state", "step", "steps/s", "return", "memory", "time"):
         table.add_column(name, justify="left" if name in ("run", "worker", "state") else "right", no_wrap=True)
-    rows = progress.rows[:ROWS]
     for row in rows:
         table.add_row(*_cells(row))
-    lines = [Text.assemble((row.short_id, "bold"), "  ", row.reason) for row in rows if row.reason]
-    if len(progress.rows) > ROWS:
-        lines.append(Text(f"and {len(progress.rows) - ROWS} more: `mosaic status --json` lists them"))
-    return Group(Text(progress.heading()), table, *lines)
+    return table
+
+
+def _sweep_view(progress: Progress, sweep: SweepProgress) -> Group:
+    several = any(row.worker for row in sweep.rows)
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold dim")
+    for name in ("trial", *(["worker"] if several else []), *sweep.columns):
+        table.add_column(name, overflow="ellipsis", no_wrap=True)
+    for name in ("state", "rung", sweep.metric):
+        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
+    shown = _of_interest(sweep.rows)
+    for row in shown:
+        table.add_row(*_trial_cells(row, sweep.columns, several))
+    parts: list[Text | Table] = [Text(progress.heading()), Text(sweep.headline), table]
+    if len(shown) < len(sweep.rows):
+        parts.append(Text(f"and {len(sweep.rows) - len(shown)} more: `mosaic status --json` lists them"))
+    active = [row for row in progress.rows if row.state not in ENDED and row.state not in WAITING]
+    if active:
+        parts += [Text(""), _run_table(active[:RUN_ROWS])]
+    waiting = next((row for row in progress.rows if row.state == "PENDING" and row.reason), None)
+    if waiting is not None:
+        parts.append(Text(f"{waiting.trial or ''} {waiting.short_id}  {waiting.reason}", style="dim"))
+    return Group(*parts)
+
+
+def _of_interest(rows: Sequence[TrialRow]) -> list[TrialRow]:
+    """As many as fit: the best and those under way before those that are over, in their order."""
+    if len(rows) <= ROWS:
+        return list(rows)
+    rank = {"RUNNING": 1, "PAUSED": 2, "FAILED": 3, "COMPLETED": 4}
+    chosen = sorted(rows, key=lambda row: (not row.best, rank.get(row.state, 5)))[:ROWS]
+    return sorted(chosen, key=lambda row: row.name)
+
+
+def _trial_cells(row: TrialRow, columns: Sequence[str], several: bool) -> list[Text | str]:
+    return [
+        Text(row.name, style="bold" if row.best else ""),
+        *([row.worker or ""] if several else []),
+        *(row.params.get(name, "") for name in columns),
+        Text(row.state, style=state_style(row.state)),
+        row.rung,
+        Text(row.score, style="bold green" if row.best else ""),
+    ]
 
 
 def _cells(row: RunRow) -> list[Text | str]:
     return [
-        row.short_id,
+        f"{row.trial} {row.short_id}" if row.trial else row.short_id,
         row.worker,
         "" if row.seed is None else str(row.seed),
         Text(row.state, style=state_style(row.state)),

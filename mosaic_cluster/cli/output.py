@@ -59,6 +59,7 @@ def state_style(state: str) -> str:
         "STARTING": "cyan",
         "PENDING": "yellow",
         "PAUSED": "yellow",
+        "STOPPED": "magenta",
         "FAILED": "bold red",
         "CANCELLED": "magenta",
         "LOST": "bold red",

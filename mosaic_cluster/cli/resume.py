@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,13 @@ def register(app: typer.Typer) -> None:
         backend: BackendOption = "ray",
         address: AddressOption = None,
         storage: StorageOption = None,
+        spec: Annotated[
+            Path | None,
+            typer.Option("--spec", help="The spec, if you edited it.", metavar="SPEC", show_default=False),
+        ] = None,
+        allow_changed: Annotated[
+            bool, typer.Option("--allow-changed", help="Accept an edited spec, where that is possible.")
+        ] = False,
         retry_failed: Annotated[
             bool, typer.Option("--retry-failed", help="Give runs that FAILED another try, too.")
         ] = False,
@@ -27,6 +35,7 @@ def register(app: typer.Typer) -> None:
         """Continue an experiment that was stopped, paused, or lost its driver.
 
         Completed runs are not run again; the others continue from their last checkpoints under the same ids.
+        A spec that was edited is refused with what differs, unless --allow-changed.
         """
         from mosaic_cluster.app.driving import continue_experiment
         from mosaic_cluster.cli.following import finish, following
@@ -36,6 +45,13 @@ def register(app: typer.Typer) -> None:
         home = find_experiment(Storage.open(storage or default_location()), experiment)
         with following(as_json) as view:
             result = continue_experiment(
-                home, backend=backend, address=address, retry_failed=retry_failed, listener=view, notice=note
+                home,
+                backend=backend,
+                address=address,
+                spec=spec,
+                allow_changed=allow_changed,
+                retry_failed=retry_failed,
+                listener=view,
+                notice=note,
             )
         finish(result, as_json)

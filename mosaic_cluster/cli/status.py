@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
         from rich.console import Console
 
         from mosaic_cluster.app.progress import Progress
+        from mosaic_cluster.app.sweep_progress import summary_lines
         from mosaic_cluster.cli.live import progress_view
         from mosaic_cluster.experiments.home import find_experiment
         from mosaic_cluster.experiments.status import read_status
@@ -32,4 +33,7 @@ def register(app: typer.Typer) -> None:
             return
         console = Console()
         console.print(progress_view(Progress.from_status(document, time.time())))
+        if "sweep" in document:
+            for line in summary_lines(document, headline=False):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
         console.print(str(home.path), markup=False, highlight=False, soft_wrap=True)

@@ -5,6 +5,7 @@ Every kind of experiment uses it; its :class:`Story` says which runs there are a
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -32,6 +33,7 @@ from mosaic_cluster.experiments.manifests import write_experiment_manifest, writ
 from mosaic_cluster.placement import Placement, plan
 from mosaic_cluster.runtime.backend import AttemptResult, Backend
 from mosaic_cluster.units import format_duration
+from mosaic_cluster.worker.errors import StorageError
 
 STATUS = "status.json"
 STATUS_SECONDS = 1.0
@@ -183,6 +185,14 @@ class Conductor:
         self.journal.append("experiment_ended", state=state)
         self.publish()
         return state
+
+    def leave(self) -> None:
+        """Say that nobody drives the experiment any more, as far as storage can still be reached."""
+        try:
+            self.journal.append("driver_left")
+            self.home.storage.put_json(STATUS, {**self.status_document(), "driver": None})
+        except StorageError as error:
+            logging.getLogger(__name__).warning("the end of this driver is not on record: %s", error)
 
     def step(self) -> None:
         """One turn of the loop: at most ``STEP_SECONDS`` of waiting."""

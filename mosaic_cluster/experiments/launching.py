@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaic_cluster.catalog import Catalog
+from mosaic_cluster.experiments.changes import CHANGED, CREATED, accepted, changes, check_changes, wanted
 from mosaic_cluster.experiments.conductor import Conductor, Listener, driver_identity
 from mosaic_cluster.experiments.home import ExperimentHome, new_experiment_id
 from mosaic_cluster.experiments.kinds import KINDS
@@ -80,6 +81,7 @@ def launch(
     experiment_id = new_experiment_id(prepared.spec.name, now)
     home = ExperimentHome.create(prepared.storage, experiment_id, record)
     conductor = Conductor(home, backend, listener=listener, clock=clock)
+    conductor.journal.append(CREATED, spec=prepared.document)
     kind.begin(prepared, conductor)
     conductor.begin()
     return conductor
@@ -90,26 +92,34 @@ def resume(
     catalog: Catalog,
     backend: Backend,
     *,
+    document: Mapping[str, Any] | None = None,
+    allow_changed: bool = False,
     retry_failed: bool = False,
     listener: Listener | None = None,
+    notice: Callable[[str], None] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Conductor:
     """Take an experiment up again: finished runs stay as they are, the others continue.
 
     Args:
+        document: the spec to go on with; default: the experiment's own.
+        allow_changed: accept what differs from the spec it was started with, as far as that is possible.
         retry_failed: runs that FAILED get a fresh count of failures and go on.
+        notice: is told what accepted changes do.
 
     Raises:
-        InvalidInput: somebody drives it already, or its worker is not installed any more.
+        InvalidInput: somebody drives it already, its spec was edited, or its worker is not installed any more.
     """
     # The journal is looked at first: whoever takes the experiment up from here on takes our next entry.
     conductor = Conductor(home, backend, listener=listener, clock=clock)
     entries = conductor.journal.entries()
     if driver_alive(home, entries):
         raise _driven(home)
-    prepared = prepare(
-        home.record()["spec"], catalog, heading=f"{home.experiment_id} cannot be continued here"
-    )
+    record = home.record()
+    now_wanted = wanted(record, document)
+    changed = changes(accepted(record, entries), now_wanted)
+    check_changes(changed, home.experiment_id, allowed=allow_changed)
+    prepared = prepare(now_wanted, catalog, heading=f"{home.experiment_id} cannot be continued here")
     kind = KINDS[prepared.spec.kind]
     kind.check_backend(prepared, backend)
     open_attempts = kind.take_up(prepared, conductor, entries, retry_failed=retry_failed)
@@ -117,6 +127,11 @@ def resume(
         conductor.begin()
     except Fenced as error:
         raise _driven(home) from error
+    if changed:
+        conductor.journal.append(CHANGED, spec=now_wanted, changes=[f"{each.path}: {each}" for each in changed])
+        for change in changed:
+            if notice is not None:
+                notice(f"changed: {change.path}: {change}")
     for life in open_attempts:
         conductor.close_lost_attempt(life)
     kind.go_on(conductor, retry_failed=retry_failed)

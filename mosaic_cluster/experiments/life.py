@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -72,6 +73,7 @@ class RunLife:
         not_before: unix time before which no new attempt is made.
         origin: another run's checkpoint that it goes on from.
         watched: what was seen of the metric it is judged by.
+        metrics: latest value of each metric of the last attempt that ended; events: of that attempt.
     """
 
     plan: RunPlan
@@ -89,6 +91,8 @@ class RunLife:
     not_before: float = 0.0
     origin: Origin | None = None
     watched: Watched = field(default_factory=Watched)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    events: int = 0
     handle: Handle | None = None
     order: AttemptOrder | None = None
     progress: RunProgress | None = None
@@ -180,6 +184,7 @@ class RunLife:
         """
         outcome = result.outcome
         self.code = outcome.code
+        self.metrics, self.events = dict(result.metrics), result.events
         if result.watched is not None:
             self.watched = self._watched_before.then(result.watched)
         self._watched_before = self.watched
@@ -218,7 +223,8 @@ class RunLife:
 
     def to_dict(self) -> dict[str, Any]:
         """One entry of ``status.json``."""
-        progress = self.progress
+        # Of an attempt that ended, its result knows more than what was last heard of it on the way.
+        progress = self.progress if self.handle is not None or not self.attempts else None
         last = self.attempts[-1]["outcome"] if self.attempts else {}
         return {
             "run_id": self.run_id,
@@ -233,8 +239,13 @@ class RunLife:
             "failures": self.failures,
             "node": self.order.placement.node_name if self.order else None,
             "step": progress.step if progress and progress.step is not None else last.get("last_step"),
-            "metrics": dict(progress.metrics) if progress else {},
-            "events": progress.events if progress else 0,
+            "metrics": _plain(progress.metrics if progress else self.metrics),
+            "events": progress.events if progress else self.events,
             "peak_rss": progress.peak_rss if progress else last.get("peak_rss", 0),
             "elapsed": self.elapsed,
         }
+
+
+def _plain(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """``None`` for what JSON cannot hold."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}

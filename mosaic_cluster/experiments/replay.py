@@ -65,6 +65,8 @@ def result_of(entry: Mapping[str, Any]) -> AttemptResult:
         committed=int(entry.get("committed", 0)),
         log_bytes=int(entry.get("log_bytes", 0)),
         watched=None if watched is None else Watched.from_dict(watched),
+        metrics=dict(entry.get("metrics", {})),
+        events=int(entry.get("events", 0)),
     )
 
 

@@ -50,8 +50,9 @@ def driver_alive(home: ExperimentHome, entries: Sequence[Mapping[str, Any]] = ()
     state = read_status(home)["state"]
     if state not in TERMINAL and state != LOST:
         return True
-    begun = [entry for entry in entries if entry["type"] in ("driver_started", "experiment_ended")]
-    if not begun or begun[-1]["type"] == "experiment_ended":
+    kinds = ("driver_started", "driver_left", "experiment_ended")
+    begun = [entry for entry in entries if entry["type"] in kinds]
+    if not begun or begun[-1]["type"] != "driver_started":
         return False
     driver = begun[-1]["driver"]
     here = driver["host"] == socket.gethostname()

@@ -126,6 +126,8 @@ class Attempt:
             committed=committed,
             log_bytes=size,
             watched=watch.seen() if watch is not None else _watched(self.order, self.order.attempt),
+            metrics=_latest(self._pump),
+            events=self._pump.progress.events if self._pump else 0,
         )
 
     def _never_started(self, state: str, code: str, message: str) -> AttemptResult:
@@ -191,7 +193,7 @@ class Attempt:
             state=state,
             attempt=self.order.attempt,
             step=max(steps) if steps else None,
-            metrics={name: value for name, (_, value) in seen.metrics.items()} if seen else {},
+            metrics=_latest(pump),
             events=seen.events if seen else 0,
             unread=seen.unread if seen else 0,
             peak_rss=status.peak_rss if status else 0,
@@ -241,6 +243,11 @@ def _goes_on_from(order: AttemptOrder) -> Checkpoint | None:
     return Checkpoint(origin.path, origin.step, None if offset is None else before, offset)
 
 
+def _latest(pump: Pump | None) -> dict[str, float]:
+    """Latest value of each metric."""
+    return {name: value for name, (_, value) in pump.progress.metrics.items()} if pump else {}
+
+
 def _watch(order: AttemptOrder) -> Watch | None:
     return Watch(order.watch.metric, order.watch.rungs) if order.watch else None
 
@@ -284,7 +291,8 @@ def attempt_environment(
         environment["CUDA_VISIBLE_DEVICES"] = ""
     environment["PYTHONUNBUFFERED"] = "1"
     environment.update(order.environment)
-    environment.pop("MOSAIC_RESUME_FROM", None)
+    for name in ("MOSAIC_RESUME_FROM", "MOSAIC_REPORT_STEPS"):
+        environment.pop(name, None)
     environment.update(
         MOSAIC_EXPERIMENT_ID=order.experiment_id,
         MOSAIC_EXPERIMENT_DIR=order.experiment_dir,
@@ -295,6 +303,8 @@ def attempt_environment(
     )
     if resumed is not None:
         environment["MOSAIC_RESUME_FROM"] = resumed.path
+    if order.watch is not None and order.watch.rungs:
+        environment["MOSAIC_REPORT_STEPS"] = ",".join(map(str, order.watch.rungs))
     return environment
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -113,6 +114,7 @@ class AttemptResult:
         committed: bytes of its log that are in Parquet.
         log_bytes: size of its sealed log.
         watched: what was seen of the metric that its order names.
+        metrics: latest value of each metric; events: telemetry events; both as far as they were read on the way.
     """
 
     outcome: Outcome
@@ -122,11 +124,14 @@ class AttemptResult:
     committed: int = 0
     log_bytes: int = 0
     watched: Watched | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    events: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         data = asdict(self)
         data["outcome"] = self.outcome.to_dict()
+        data["metrics"] = {name: value for name, value in self.metrics.items() if math.isfinite(value)}
         if self.watched is None:
             del data["watched"]
         else:
