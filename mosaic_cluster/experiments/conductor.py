@@ -168,7 +168,7 @@ class Conductor:
         self._finish_tails()
         state = self.state()
         self.journal.append("experiment_ended", state=state)
-        write_experiment_manifest(self.home, self._record, list(self.lives.values()), state)
+        self._write_manifest(state)
         self.publish()
         return state
 
@@ -274,7 +274,11 @@ class Conductor:
         self.journal.append("run_ended", run_id=life.run_id, state=life.state, reason=life.reason, code=life.code)
         write_run_manifest(self.home, life)
         if self._is_due("manifest", 10.0):
-            write_experiment_manifest(self.home, self._record, list(self.lives.values()), self.state())
+            self._write_manifest(self.state())
+
+    def _write_manifest(self, state: str) -> None:
+        lives = list(self.lives.values())
+        write_experiment_manifest(self.home, self._record, lives, state, self.story.document())
 
     def _cancel(self, life: RunLife, code: str, reason: str) -> None:
         """End a run that has no process."""

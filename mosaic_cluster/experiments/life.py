@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from mosaic_cluster.placement import Placement, Request
@@ -72,6 +72,7 @@ class RunLife:
         paused_by: who paused it.
         not_before: unix time before which no new attempt is made.
         origin: another run's checkpoint that it goes on from.
+        lineage: all such, in order, with its settings before and since.
         watched: what was seen of the metric it is judged by.
         metrics: latest value of each metric of the last attempt that ended; events: of that attempt.
     """
@@ -90,6 +91,7 @@ class RunLife:
     paused_by: str | None = None
     not_before: float = 0.0
     origin: Origin | None = None
+    lineage: list[dict[str, Any]] = field(default_factory=list)
     watched: Watched = field(default_factory=Watched)
     metrics: Mapping[str, float] = field(default_factory=dict)
     events: int = 0
@@ -143,6 +145,7 @@ class RunLife:
 
     def redirect(self, origin: Origin, config: Mapping[str, Any]) -> None:
         """Go on from another run's checkpoint, with other settings, from the next attempt on."""
+        self.lineage.append({**asdict(origin), "before": dict(self.plan.config), "config": dict(config)})
         self.origin = origin
         self.plan = replace(self.plan, config=dict(config))
 

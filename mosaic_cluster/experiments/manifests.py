@@ -31,9 +31,17 @@ def write_run_manifest(home: ExperimentHome, life: RunLife) -> None:
 
 
 def write_experiment_manifest(
-    home: ExperimentHome, record: Mapping[str, Any], lives: Sequence[RunLife], state: str
+    home: ExperimentHome,
+    record: Mapping[str, Any],
+    lives: Sequence[RunLife],
+    state: str,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the experiment's ``analytics.json``: where every run's manifest and every table is."""
+    """Write the experiment's ``analytics.json``: where every run's manifest and every table is.
+
+    Args:
+        more: what its kind adds.
+    """
     home.storage.put_json(
         MANIFEST,
         {
@@ -44,6 +52,7 @@ def write_experiment_manifest(
             "spec_digest": record.get("digest"),
             "runs": [_index_entry(life) for life in lives],
             "telemetry": {table: f"telemetry/{table}/**/*.parquet" for table in TABLES},
+            **(more or {}),
         },
     )
 
@@ -54,6 +63,7 @@ def _index_entry(life: RunLife) -> dict[str, Any]:
         "run_id": life.run_id,
         "worker": life.plan.worker.name,
         "seed": life.plan.seed,
+        **({} if life.plan.trial is None else {"trial": life.plan.trial}),
         "state": life.state,
         "reason": life.reason,
         "attempts": life.attempt,
@@ -73,6 +83,8 @@ def _facts(home: ExperimentHome, life: RunLife) -> dict[str, Any]:
         "elapsed_seconds": life.elapsed,
         "attempts": life.attempts,
         "declared": life.plan.request.to_dict(),
+        **({} if life.plan.trial is None else {"trial": life.plan.trial}),
+        **({"lineage": life.lineage} if life.lineage else {}),
     }
 
 

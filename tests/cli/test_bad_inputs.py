@@ -58,7 +58,7 @@ ADDED: list[tuple[str, list[str]]] = [
 SETTINGS: list[tuple[str, list[str]]] = [
     ("{learning_rat: 0.1}", ["config.learning_rat: there is no such setting; did you mean 'learning_rate'?"]),
     ("{total_steps: -1}", ["config.total_steps: must be at least 1 environment steps, but is -1"]),
-    ("{algo: dqn}", ["config.algo: must be one of 'ppo', not 'dqn'"]),
+    ("{algo: dqm}", ["config.algo: must be one of 'ppo', 'ppo_continuous', 'dqn', 'sac', 'td3', not 'dqm'"]),
     ("{gamma: 1.5}", ["config.gamma: must be at least 0 and at most 1, but is 1.5"]),
     ("{learning_rate: 0}", ["config.learning_rate: must be greater than 0 and at most 1, but is 0.0"]),
     ("{num_envs: many}", ["config.num_envs: must be a whole number, not 'many'"]),

@@ -316,6 +316,10 @@ class SweepStory:
             self._copy(trial, source, decision)
 
     def _copy(self, trial: Trial, source: Trial, decision: Decision) -> None:
+        if any(life.ended for life in self._lives(trial)):
+            why = f"a run was over before it could go on from {source.name}'s checkpoint"
+            self._record(trials.EXPLOITED, trial=trial.name, skipped=why)
+            return
         runs: dict[str, Any] = {}
         for life, from_life in zip(self._lives(trial), self._lives(source), strict=True):
             found = last_checkpoint(
