@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 import ray
@@ -15,7 +16,15 @@ from mosaic_cluster.storage import Storage
 from mosaic_cluster.telemetry import Ack, Batch, HubUnavailable
 
 NAMESPACE = "mosaic"
+Key = tuple[str, int]
+"""Run id and number of an attempt."""
+
 HUB_CALL_SECONDS = 60.0
+
+
+def key_of(order: AttemptOrder) -> Key:
+    """Which attempt an order is for."""
+    return order.run_id, order.attempt
 
 
 def hub_name(experiment_id: str) -> str:
@@ -89,30 +98,41 @@ class RayHubClient:
 
 @ray.remote
 class WorkerActor:
-    """One attempt of one run, on the node its placement chose."""
+    """One attempt at a time, on the node its placement chose, with the resources it was made with.
 
-    def __init__(self, order: AttemptOrder) -> None:
-        self._attempt = Attempt(order, RayHubClient(order.experiment_id))
+    Another one of the same size may follow. Requests name the attempt they are about: one that comes too late, or
+    before its attempt has begun, must not reach another.
+    """
 
-    def run(self) -> AttemptResult:
-        """Run to the end."""
-        return self._attempt.run()
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._attempt: Attempt | None = None
+        self._early: list[tuple[Key, str, tuple[Any, ...]]] = []
 
-    def progress(self) -> RunProgress:
-        """What is known right now."""
-        return self._attempt.progress()
+    def run(self, order: AttemptOrder) -> AttemptResult:
+        """Run an attempt to its end."""
+        attempt = Attempt(order, RayHubClient(order.experiment_id))
+        with self._lock:
+            self._attempt = attempt
+            early, self._early = self._early, []
+        for key, action, arguments in early:
+            if key == key_of(order):
+                getattr(attempt, action)(*arguments)
+        return attempt.run()
 
-    def stop(self, code: str, message: str) -> None:
-        """Ask the worker to checkpoint and stop."""
-        self._attempt.stop(code, message)
+    def progress(self, key: Key) -> RunProgress | None:
+        """What is known right now; ``None`` if that attempt has not begun."""
+        attempt = self._attempt
+        return attempt.progress() if attempt is not None and key_of(attempt.order) == key else None
 
-    def pause(self) -> None:
-        """Freeze the worker's processes."""
-        self._attempt.pause()
-
-    def unpause(self) -> None:
-        """Let them go on."""
-        self._attempt.unpause()
+    def ask(self, key: Key, action: str, *arguments: Any) -> None:
+        """``stop`` (code, message), ``pause`` or ``unpause`` the attempt; see :class:`Attempt`."""
+        with self._lock:
+            attempt = self._attempt
+            if attempt is None or key_of(attempt.order) != key:
+                self._early.append((key, action, arguments))
+                return
+        getattr(attempt, action)(*arguments)
 
     def pid(self) -> int:
         """Process id, for those who look after processes."""
@@ -133,4 +153,5 @@ __all__ = [
     "WorkerActor",
     "finish_on_node",
     "hub_name",
+    "key_of",
 ]

@@ -8,6 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -16,13 +17,14 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mosaic_cluster.inventory import view_from_ray
-from mosaic_cluster.placement import ClusterView
+from mosaic_cluster.placement import ClusterView, Placement
 from mosaic_cluster.runtime.actors import (
     NAMESPACE,
     HubActor,
     WorkerActor,
     finish_on_node,
     hub_name,
+    key_of,
 )
 from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Handle, RunProgress
 from mosaic_cluster.runtime.searching.protocols import NoScheduler, Scheduler, SchedulerSetup, Searcher, SearchSetup
@@ -34,32 +36,25 @@ CLOSINGS = 3
 """How often closing an attempt is tried: the node it is closed on may die, too."""
 
 SLOW_START_SECONDS = 10.0
+IDLE_SECONDS = 1.0
+"""How long an actor whose attempt has ended waits for another one of the same size."""
+
 CONNECT_SECONDS = 5.0
 
 
 class RayHandle:
     """An attempt in a worker actor."""
 
-    def __init__(self, backend: RayBackend, order: AttemptOrder) -> None:
+    def __init__(self, backend: RayBackend, order: AttemptOrder, actor: Any) -> None:
         self.order = order
         self._backend = backend
         self._begun = time.monotonic()
-        placement = order.placement
-        self.actor = WorkerActor.options(  # type: ignore[attr-defined]
-            name=f"worker-{order.run_id}-{order.attempt}",
-            namespace=NAMESPACE,
-            num_cpus=placement.cpus,
-            num_gpus=placement.gpus,
-            memory=placement.memory or None,
-            label_selector={NODE_LABEL: placement.node_id},
-            max_restarts=0,
-            max_task_retries=0,
-            # run() holds one thread for as long as the attempt lasts; the others answer.
-            max_concurrency=4,
-        ).remote(order)
-        self.result_ref = self.actor.run.remote()
+        self.actor = actor
+        self.result_ref = actor.run.remote(order)
         self._progress_ref: Any = None
         self.progress: RunProgress | None = None
+        # Whether Ray may not have taken its resources off what is free yet.
+        self.unaccounted = True
         self._result: AttemptResult | None = None
         self._closings = 0
 
@@ -84,8 +79,7 @@ class RayHandle:
             self._closings += 1
             self.result_ref = self._backend.closing(self.order)
             return
-        self._backend.forget(self.order.run_id)
-        ray.kill(self.actor)
+        self._backend.ended(self, healthy=self._closings == 0)
 
     def refresh(self) -> None:
         """Take an answer about progress if one has come, and ask again. Never blocks."""
@@ -93,11 +87,12 @@ class RayHandle:
             ready, _ = ray.wait([self._progress_ref], timeout=0)
             if not ready:
                 return
+            self.unaccounted = False
             try:
-                self.progress = ray.get(self._progress_ref)
+                self.progress = ray.get(self._progress_ref) or self.progress
             except RayError:
                 return  # poll() tells what became of the actor
-        self._progress_ref = self.actor.progress.remote()
+        self._progress_ref = self.actor.progress.remote(key_of(self.order))
 
     def waiting_reason(self) -> str | None:
         """Why the actor has not answered yet."""
@@ -109,15 +104,24 @@ class RayHandle:
 
     def stop(self, code: str, message: str) -> None:
         """See :class:`Handle`."""
-        self.actor.stop.remote(code, message)
+        self.actor.ask.remote(key_of(self.order), "stop", code, message)
 
     def pause(self) -> None:
         """See :class:`Handle`."""
-        self.actor.pause.remote()
+        self.actor.ask.remote(key_of(self.order), "pause")
 
     def unpause(self) -> None:
         """See :class:`Handle`."""
-        self.actor.unpause.remote()
+        self.actor.ask.remote(key_of(self.order), "unpause")
+
+
+@dataclass(frozen=True)
+class _Idle:
+    """An actor whose attempt has ended."""
+
+    actor: Any
+    placement: Placement
+    since: float
 
 
 class RayBackend:
@@ -138,6 +142,7 @@ class RayBackend:
         self.address = _connect(address) if self._owns_connection else ray.get_runtime_context().gcs_address
         self._hub: Any = None
         self._running: dict[str, RayHandle] = {}
+        self._idle: list[_Idle] = []
 
     def searcher(self, setup: SearchSetup) -> Searcher:
         """Random, grid or Optuna."""
@@ -164,14 +169,18 @@ class RayBackend:
         return view_from_ray(nodes, self._less_what_starts(free), draining=draining, taken_at=time.time())
 
     def _less_what_starts(self, free: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-        """Ray accounts for an actor once it is being started: until ours has answered, we do so ourselves."""
+        """Ray accounts for an actor once it is being started: until ours has answered, we do so ourselves.
+
+        What an idle actor of ours holds, on the other hand, is free for another run of ours.
+        """
         left = {node: dict(resources) for node, resources in free.items()}
-        for handle in self._running.values():
-            placement = handle.order.placement
-            if handle.progress is None and placement.node_id in left:
-                node = left[placement.node_id]
-                for name, amount in (("CPU", placement.cpus), ("GPU", placement.gpus), ("memory", placement.memory)):
-                    node[name] = max(0.0, node.get(name, 0.0) - (amount or 0))
+        changes = [(handle.order.placement, -1) for handle in self._running.values() if handle.unaccounted]
+        changes += [(idle.placement, 1) for idle in self._idle]
+        for placement, sign in changes:
+            node = left.get(placement.node_id, {})
+            for name, amount in (("CPU", placement.cpus), ("GPU", placement.gpus), ("memory", placement.memory)):
+                if amount:
+                    node[name] = max(0.0, node.get(name, 0.0) + sign * amount)
         return left
 
     def open(self, experiment_id: str, experiment_dir: str) -> None:
@@ -191,8 +200,15 @@ class RayBackend:
             raise BackendError(f"the telemetry hub of {experiment_id} did not start: {error}") from error
 
     def start(self, order: AttemptOrder) -> Handle:
-        """Begin an attempt on the node its placement names."""
-        handle = RayHandle(self, order)
+        """Begin an attempt on the node its placement names, in an idle actor of the same size if there is one."""
+        size = _size(order.placement)
+        idle = next((each for each in self._idle if _size(each.placement) == size), None)
+        if idle is not None:
+            self._idle.remove(idle)
+            handle = RayHandle(self, order, idle.actor)
+            handle.unaccounted = False
+        else:
+            handle = RayHandle(self, order, _new_actor(order.placement))
         self._running[order.run_id] = handle
         return handle
 
@@ -225,21 +241,34 @@ class RayBackend:
 
     def wait(self, handles: list[Handle], timeout: float) -> None:
         """Return when one may have ended."""
+        self._let_idle_go(IDLE_SECONDS)
         refs = [handle.result_ref for handle in handles if isinstance(handle, RayHandle)]
         if refs:
             ray.wait(refs, timeout=timeout)
         else:
             time.sleep(timeout)
 
-    def forget(self, run_id: str) -> None:
-        """Drop a handle whose result has been taken."""
-        self._running.pop(run_id, None)
+    def ended(self, handle: RayHandle, *, healthy: bool) -> None:
+        """Take back the actor of an attempt whose result has been taken."""
+        self._running.pop(handle.order.run_id, None)
+        if healthy:
+            self._idle.append(_Idle(handle.actor, handle.order.placement, time.monotonic()))
+        else:
+            ray.kill(handle.actor)
+
+    def _let_idle_go(self, seconds: float) -> None:
+        """End actors that nothing has followed in: others may want what they hold."""
+        now = time.monotonic()
+        for idle in [each for each in self._idle if now - each.since >= seconds]:
+            self._idle.remove(idle)
+            ray.kill(idle.actor)
 
     def close(self) -> None:
         """End our actors; an embedded Ray ends with us."""
         for handle in self._running.values():
             ray.kill(handle.actor)
         self._running.clear()
+        self._let_idle_go(0.0)
         if self._hub is not None:
             try:
                 ray.get(self._hub.close.remote(), timeout=60)
@@ -250,6 +279,25 @@ class RayBackend:
             self._hub = None
         if self._owns_connection:
             ray.shutdown()
+
+
+def _new_actor(placement: Placement) -> Any:
+    return WorkerActor.options(  # type: ignore[attr-defined]
+        namespace=NAMESPACE,
+        num_cpus=placement.cpus,
+        num_gpus=placement.gpus,
+        memory=placement.memory or None,
+        label_selector={NODE_LABEL: placement.node_id},
+        max_restarts=0,
+        max_task_retries=0,
+        # run() holds one thread for as long as the attempt lasts; the others answer.
+        max_concurrency=4,
+    ).remote()
+
+
+def _size(placement: Placement) -> tuple[Any, ...]:
+    """What an actor must be alike in to take another run."""
+    return placement.node_id, placement.cpus, placement.gpus, placement.memory
 
 
 def _cannot_close(order: AttemptOrder, error: RayError) -> BackendError:
