@@ -41,6 +41,7 @@ class SimHandle:
         self.begun = clock()
         self.result: AttemptResult | None = None
         self.asked: tuple[str, str] | None = None
+        self.saving = 0
         self.step, self.score = 0, 0.0
         assert order.watch is not None
         self.watch = Watch(order.watch.metric, order.watch.rungs)
@@ -71,7 +72,9 @@ class SimHandle:
         if self.order.seed == config.get("fail_seed"):
             self._end("FAILED", "exit_code", "the worker exited with code 1", retryable=True)
             return
-        if self.asked is not None:
+        if self.asked is not None and self.saving > 0:
+            self.saving -= 1
+        elif self.asked is not None:
             self._save()
             code, message = self.asked
             self._end("PAUSED" if code == "paused" else "CANCELLED", code, message)
@@ -108,10 +111,13 @@ class SimHandle:
         return None
 
     def stop(self, code: str, message: str) -> None:
-        self.asked = (code, message)
+        # As a supervisor does: what was asked first is under way, and saving takes a while.
+        if self.asked is None:
+            self.asked = (code, message)
+            self.saving = 2
 
     def pause(self) -> None:
-        self.asked = ("paused", "frozen")
+        self.stop("paused", "frozen")
 
     def unpause(self) -> None:
         raise AssertionError("a simulated run is never frozen")

@@ -267,7 +267,7 @@ class Conductor:
         life.attempt_ended(result, now, counts=counts)
         if life.ended:
             self._close_run(life)
-        elif life.state == PENDING and life.stop_requested is not None:
+        elif life.stop_requested is not None:  # told to stop while it was pausing or failing
             self._cancel(life, *life.stop_requested)
 
     def _close_run(self, life: RunLife) -> None:
