@@ -23,8 +23,8 @@ $(READY): pyproject.toml constraints.txt $(wildcard workers/*/pyproject.toml)
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e ".[cluster,dev]" $(foreach worker,$(wildcard workers/*/pyproject.toml),-e $(dir $(worker)))
 	@touch $@
 
-demo: $(READY)  ## Train PPO on CartPole through the whole path, on an embedded Ray.
-	$(BIN)/mosaic run docs/examples/cartpole.yaml
+demo: $(READY)  ## Sweep PPO on CartPole: four configurations, two seeds each, on an embedded Ray.
+	$(BIN)/mosaic run docs/examples/cartpole-sweep.yaml
 
 test: $(READY)  ## The test suite (under 12 minutes).
 	$(BIN)/python -m pytest

@@ -119,7 +119,7 @@ class Param:
     def _at(self, index: int) -> Any:
         value = self.low + index * (self.step or 1)
         # 0.1 + 2 * 0.1 is meant to be 0.3.
-        return int(value) if self.whole else round(value, 12)
+        return int(value) if self.whole else min(max(round(value, 12), self.low), self.high)
 
 
 @dataclass(frozen=True)

@@ -210,13 +210,11 @@ class Scheduler(Section):
     quantile_fraction: Annotated[float | None, optional(number(0, exclusive=True, example="0.25"))] = Field(
         default=None,
         gt=0,
-        le=0.5,
         description="pbt: this part of the population is replaced, by copies of the best such part (default 0.25)",
     )
     resample_probability: Annotated[float | None, optional(number(0, example="0.25"))] = Field(
         default=None,
         ge=0,
-        le=1,
         description="pbt: how often a setting is drawn anew rather than changed a little (default 0.25)",
     )
 

@@ -14,7 +14,10 @@ from support import ROOT, assert_tables_equal_logs, environment, mosaic, registe
 from mosaic_cluster.catalog import Catalog
 from mosaic_cluster.experiments.launching import prepare
 from mosaic_cluster.specs import read_document
+from mosaic_cluster.specs import SweepSpec
 from mosaic_cluster.specs.run import Limits, Resources, RunSpec
+from mosaic_cluster.specs.space import KINDS
+from mosaic_cluster.specs.sweep import SCHEDULERS, SEARCHES, STATISTICS, Metric, Scheduler, Search, SweepLimits
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -24,11 +27,13 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
-def test_the_readme_shows_the_example() -> None:
-    (shown,) = blocks(ROOT / "README.md", "yaml")
-    assert yaml.safe_load(shown.replace("150_000", "150000")) == {
-        **read_document(ROOT / "docs" / "examples" / "cartpole.yaml")
-    }
+def test_the_pages_show_the_examples() -> None:
+    examples = [
+        read_document(ROOT / "docs" / "examples" / f"{name}.yaml") for name in ("cartpole", "cartpole-sweep")
+    ]
+    shown = [read_document(text) for text in blocks(ROOT / "README.md", "yaml")]
+    assert shown == examples
+    assert read_document(blocks(ROOT / "docs" / "sweeps.md", "yaml")[0]) == examples[1]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=lambda page: page.name)
@@ -50,6 +55,14 @@ def test_the_page_of_the_spec_names_every_key() -> None:
     hidden = {"label", "worker_module", "run_id"}  # what trainer configs are turned into
     names = {*RunSpec.model_fields, *Resources.model_fields, *Limits.model_fields} - hidden
     assert {name for name in names if f"`{name}`" not in text} == set()
+
+
+def test_the_page_of_sweeps_names_every_key() -> None:
+    text = (ROOT / "docs" / "sweeps.md").read_text()
+    models = (SweepSpec, Metric, Search, Scheduler, SweepLimits)
+    names = {name for model in models for name in model.model_fields} - {*Limits.model_fields}
+    assert {name for name in [*names, *SEARCHES, *SCHEDULERS, *STATISTICS, *KINDS] if f"`{name}" not in text
+            and f"{{{name}" not in text} - {"label", "kind"} == set()  # fmt: skip
 
 
 def test_the_least_worker_runs(tmp_path: Path, own_cache: Path) -> None:
