@@ -98,7 +98,7 @@ def _show(entry: WorkerEntry) -> None:
         table = Table("declares", "value", pad_edge=False)
         for name, value in sorted(needs.to_dict().items()):
             shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-            table.add_row(name, shown)
+            table.add_row(name, Text(shown))
         console.print(table)
     if entry.config_fields is None:
         console.print("its config's fields are not known (no dataclass found)")
@@ -106,7 +106,8 @@ def _show(entry: WorkerEntry) -> None:
     table = Table("config", "type", "default", "unit", "range", "meaning", pad_edge=False)
     for field in entry.config_fields:
         default = "(required)" if field.required else str(field.default)
-        table.add_row(field.name, field.type, default, field.unit or "", _range(field), field.help or "")
+        cells = (field.name, field.type, default, field.unit or "", _range(field), field.help or "")
+        table.add_row(*map(Text, cells))  # as written: brackets are no markup
     console.print(table)
 
 

@@ -85,7 +85,7 @@ ARGUMENTS: list[tuple[str, list[str]]] = [
         "workers show nobody",
         ["error: there is no worker 'nobody'; installed: cleanrl"],
     ),
-    ("schema swep", ["error: 1 problem", "  kind: 'swep' is no kind of spec; give one of: run"]),
+    ("schema swep", ["error: 1 problem", "  kind: 'swep' is no kind of spec; give one of: run, sweep"]),
 ]
 
 

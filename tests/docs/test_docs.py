@@ -7,14 +7,12 @@ import textwrap
 from pathlib import Path
 
 import pytest
-import yaml
 from conftest import Lab
 from support import ROOT, assert_tables_equal_logs, environment, mosaic, register
 
 from mosaic_cluster.catalog import Catalog
 from mosaic_cluster.experiments.launching import prepare
-from mosaic_cluster.specs import read_document
-from mosaic_cluster.specs import SweepSpec
+from mosaic_cluster.specs import SweepSpec, read_document
 from mosaic_cluster.specs.run import Limits, Resources, RunSpec
 from mosaic_cluster.specs.space import KINDS
 from mosaic_cluster.specs.sweep import SCHEDULERS, SEARCHES, STATISTICS, Metric, Scheduler, Search, SweepLimits

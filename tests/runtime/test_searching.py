@@ -40,8 +40,8 @@ def search(kind: str, *parts: Space, samples: int | None = 10, seed: int = 0) ->
     return make_searcher(SearchSetup(kind, seed, parts or (space(WIDE),), samples, "max"))
 
 
-def scheduler(kind: str, rungs: int = 4, raw: dict[str, Any] | None = None, mode: str = "max", **options: Any) -> Scheduler:
-    return make_scheduler(SchedulerSetup(kind, mode, rungs, options, space(raw or WIDE), 0))
+def scheduler(kind: str, rungs: int = 4, mode: str = "max", **options: Any) -> Scheduler:
+    return make_scheduler(SchedulerSetup(kind, mode, rungs, options, space(WIDE), 0))
 
 
 class Told:

@@ -36,7 +36,7 @@ def get_worker_metadata() -> tuple[WorkerMetadata, WorkerCapabilities]:
     metadata = WorkerMetadata(
         name="CleanRL worker",
         version=__version__,
-        description="PPO in one readable file, in the style of CleanRL, on Gymnasium environments",
+        description="PPO, DQN, SAC and TD3, one readable file each, in the style of CleanRL, on Gymnasium environments",
         author="MOSAIC cluster contributors",
         homepage="https://github.com/vwxyzjn/cleanrl",
         # The algorithms are written here, in CleanRL's style; what runs underneath is torch.
@@ -48,7 +48,7 @@ def get_worker_metadata() -> tuple[WorkerMetadata, WorkerCapabilities]:
         worker_type="cleanrl",
         supported_paradigms=("sequential",),
         env_families=("gymnasium",),
-        action_spaces=("discrete",),
+        action_spaces=("discrete", "continuous"),
         observation_spaces=("vector", "discrete"),
         max_agents=1,
         supports_self_play=False,

@@ -1,4 +1,4 @@
-"""Gymnasium environments as the algorithms need them: vector observations, discrete actions, resumable.
+"""Gymnasium environments as the algorithms need them: vector observations, actions that fit, resumable.
 
 The one unusual part is :class:`EpisodeTape`. A simulator cannot be saved in a portable way, but an episode
 can be played again: the tape keeps the random state from before the episode's reset and the actions since.
@@ -12,9 +12,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation, RecordEpisodeStatistics
 
+from cleanrl_worker.config import ALGORITHMS, CleanRLConfig, words
 from mosaic_cluster.worker.errors import ConfigError, Problem
 
 TAPE_LIMIT = 100_000
@@ -32,7 +35,8 @@ class EpisodeTape(gym.Wrapper):  # type: ignore[type-arg]
         super().__init__(env)
         self._seed: int | None = None
         self._random_state: dict[str, Any] | None = None
-        self._actions: list[int] | None = None
+        self._discrete = isinstance(env.action_space, spaces.Discrete)
+        self._actions: list[Any] | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -47,7 +51,8 @@ class EpisodeTape(gym.Wrapper):  # type: ignore[type-arg]
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """One step, recorded."""
         if self._actions is not None:
-            self._actions.append(int(action))
+            # A vector environment may hand out views of one array that it overwrites at the next step.
+            self._actions.append(int(action) if self._discrete else np.array(action))
             if len(self._actions) > TAPE_LIMIT:
                 self._actions = None
         observation, reward, terminated, truncated, info = self.env.step(action)
@@ -55,10 +60,17 @@ class EpisodeTape(gym.Wrapper):  # type: ignore[type-arg]
         return observation, reward, terminated, truncated, kept
 
     def save(self) -> dict[str, Any] | None:
-        """The tape as plain numbers; ``None`` where the episode is too long to be replayed."""
+        """The tape as plain numbers; ``None`` where the episode is too long to be replayed.
+
+        ``actions`` is a list of whole numbers, or for vectors a tensor of the dtype that the environment was
+        given, so that no bit of them is lost.
+        """
         if self._actions is None:
             return None
-        return {"seed": self._seed, "random_state": pack(self._random_state), "actions": list(self._actions)}
+        actions: Any = list(self._actions)
+        if actions and not self._discrete:
+            actions = torch.from_numpy(np.stack(actions))
+        return {"seed": self._seed, "random_state": pack(self._random_state), "actions": actions}
 
     def replay(self, tape: dict[str, Any]) -> Any:
         """Play a saved tape.
@@ -72,10 +84,13 @@ class EpisodeTape(gym.Wrapper):  # type: ignore[type-arg]
         if tape["seed"] is None:
             self.unwrapped.np_random.bit_generator.state = unpack(tape["random_state"])
         observation, _ = self.reset(seed=tape["seed"])
-        for number, action in enumerate(tape["actions"]):
-            observation, _, terminated, truncated, _ = self.step(np.int64(action))
-            if (terminated or truncated) and number + 1 < len(tape["actions"]):
-                raise ValueError(f"the episode ended after {number + 1} of {len(tape['actions'])} actions")
+        actions = tape["actions"]
+        if isinstance(actions, torch.Tensor):
+            actions = actions.numpy()
+        for number, action in enumerate(actions):
+            observation, _, terminated, truncated, _ = self.step(np.int64(action) if self._discrete else action)
+            if (terminated or truncated) and number + 1 < len(actions):
+                raise ValueError(f"the episode ended after {number + 1} of {len(actions)} actions")
         return observation
 
 
@@ -97,8 +112,8 @@ def unpack(value: Any) -> Any:
     return value
 
 
-def make_env(env_id: str) -> gym.Env[Any, Any]:
-    """One environment: 1-D float observations, discrete actions, episode statistics, a tape.
+def make_env(env_id: str, algo: str) -> gym.Env[Any, Any]:
+    """One environment: 1-D float observations, actions that the algorithm takes, episode statistics, a tape.
 
     Raises:
         ConfigError: no such environment, a missing dependency of it, or spaces that are not supported.
@@ -113,7 +128,7 @@ def make_env(env_id: str) -> gym.Env[Any, Any]:
             f"gymnasium {gym.__version__} cannot make {env_id!r}: {error} "
             "An environment of another package is written as 'its_package:Name-v0'."
         ) from error
-    problems = _space_problems(env_id, env)
+    problems = _space_problems(env_id, algo, env)
     if problems:
         env.close()
         raise ConfigError(problems)
@@ -123,12 +138,100 @@ def make_env(env_id: str) -> gym.Env[Any, Any]:
     return EpisodeTape(RecordEpisodeStatistics(env))
 
 
-def _space_problems(env_id: str, env: gym.Env[Any, Any]) -> list[Problem]:
+def make_envs(config: CleanRLConfig) -> SyncVectorEnv:
+    """N environments stepped one after the other.
+
+    A finished one is reset within the same step, its last observation given as ``infos["final_obs"]``. With
+    Gymnasium's default (reset on the *next* step) each episode would add a transition in which the action has
+    no effect.
+
+    Raises:
+        ConfigError: see :func:`make_env`.
+    """
+    makers = [lambda: make_env(config.env_id, config.algo)] * config.num_envs
+    return SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def save_tapes(envs: SyncVectorEnv) -> list[dict[str, Any] | None]:
+    """The tape of every environment, for :func:`replay_tapes`."""
+    return [tape.save() for tape in _tapes(envs)]
+
+
+def replay_tapes(
+    envs: SyncVectorEnv, saved: list[dict[str, Any] | None], expected: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any] | None:
+    """Bring every environment back to where the checkpoint was taken.
+
+    Args:
+        envs: N environments.
+        saved: what :func:`save_tapes` gave.
+        expected: (N, D) observations that they were at.
+
+    Returns:
+        (N, D) float32 observations; ``None`` where they could not be brought back.
+    """
+    observations = []
+    for tape, recording in zip(_tapes(envs), saved, strict=True):
+        if recording is None:
+            return None
+        try:
+            observations.append(np.asarray(tape.replay(recording), dtype=np.float32))
+        except Exception:  # noqa: BLE001 - another version of the environment: whatever it raises, it cannot go on
+            return None
+    found = np.stack(observations)
+    return found if np.array_equal(found, expected) else None
+
+
+def _tapes(envs: SyncVectorEnv) -> list[EpisodeTape]:
+    return [env for env in envs.envs if isinstance(env, EpisodeTape)]  # all are
+
+
+def box_actions(envs: SyncVectorEnv) -> spaces.Box:
+    """The action space of one of the environments, where :func:`make_env` saw that it is a Box."""
+    space = envs.single_action_space
+    assert isinstance(space, spaces.Box)
+    return space
+
+
+def observation_size(envs: SyncVectorEnv) -> int:
+    """D, the entries of an observation."""
+    space = envs.single_observation_space
+    assert isinstance(space, spaces.Box)
+    return space.shape[0]
+
+
+def _action_kinds(space: gym.Space[Any]) -> set[str]:
+    """Which of the kinds in :class:`cleanrl_worker.config.Algorithm` an action space is."""
+    if isinstance(space, spaces.Discrete):
+        return {"discrete"}
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        finite = bool(np.isfinite(space.low).all() and np.isfinite(space.high).all())
+        return {"continuous", "bounded"} if finite else {"continuous"}
+    return set()
+
+
+_KIND_WORDS = {
+    "discrete": "Discrete action spaces",
+    "continuous": "Box action spaces of floats",
+    "bounded": "Box action spaces of floats with finite bounds",
+}
+
+
+def _action_problem(env_id: str, algo: str, space: gym.Space[Any]) -> str | None:
+    kinds = _action_kinds(space)
+    if ALGORITHMS[algo].actions in kinds:
+        return None
+    fitting = [name for name, algorithm in ALGORITHMS.items() if algorithm.actions in kinds]
+    advice = f"set algo to {words(fitting, 'or')}" if fitting else "no algorithm of this worker takes it"
+    wanted = _KIND_WORDS[ALGORITHMS[algo].actions]
+    return f"{env_id!r} has the action space {space}, and {algo} takes only {wanted}: {advice}"
+
+
+def _space_problems(env_id: str, algo: str, env: gym.Env[Any, Any]) -> list[Problem]:
     problems = []
-    if not isinstance(env.action_space, spaces.Discrete):
-        problems.append(
-            f"{env_id!r} has the action space {env.action_space}; only Discrete action spaces are supported"
-        )
+    unfit = _action_problem(env_id, algo, env.action_space)
+    if unfit:
+        problems.append(unfit)
     space = env.observation_space
     if isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2:
         problems.append(
@@ -155,4 +258,16 @@ def env_seeds(seed: int, count: int) -> list[int]:
     return [int(word) for word in np.random.SeedSequence(seed).generate_state(count)]
 
 
-__all__ = ["TAPE_LIMIT", "EpisodeTape", "env_seeds", "make_env", "pack", "unpack"]
+__all__ = [
+    "TAPE_LIMIT",
+    "EpisodeTape",
+    "box_actions",
+    "env_seeds",
+    "make_env",
+    "make_envs",
+    "observation_size",
+    "pack",
+    "replay_tapes",
+    "save_tapes",
+    "unpack",
+]

@@ -26,12 +26,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import SyncVectorEnv
 from torch import nn
 
 from cleanrl_worker.config import CleanRLConfig
-from cleanrl_worker.envs import EpisodeTape, env_seeds, make_env
-from cleanrl_worker.session import Session, TrainingError
+from cleanrl_worker.envs import env_seeds, make_envs, replay_tapes, save_tapes
+from cleanrl_worker.session import Session
 
 
 def linear(inputs: int, outputs: int, std: float = math.sqrt(2)) -> nn.Linear:
@@ -85,20 +85,6 @@ class Rollout:
             getattr(self, name)[: self.length] = rows.numpy()
 
 
-def make_envs(config: CleanRLConfig) -> SyncVectorEnv:
-    """N environments stepped one after the other.
-
-    A finished one is reset within the same step, its last observation given as ``infos["final_obs"]``. With
-    Gymnasium's default (reset on the *next* step) each episode would add a transition in which the action has
-    no effect.
-
-    Raises:
-        ConfigError: see :func:`cleanrl_worker.envs.make_env`.
-    """
-    makers = [lambda: make_env(config.env_id)] * config.num_envs
-    return SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
-
-
 def sizes(envs: SyncVectorEnv) -> tuple[int, int, int]:
     """Observation entries D, number of actions A, and the first action's number (which is 0 for most)."""
     observations, actions = envs.single_observation_space, envs.single_action_space
@@ -143,7 +129,6 @@ def train(config: CleanRLConfig, session: Session) -> None:
 def _train(config: CleanRLConfig, session: Session, envs: SyncVectorEnv) -> None:
     device = session.device
     rng = np.random.default_rng(session.seed)
-    tapes = [env for env in envs.envs if isinstance(env, EpisodeTape)]  # all are
     observation_size, action_count, first_action = sizes(envs)
     agent = Agent(observation_size, action_count).to(device)
     parameters = list(agent.parameters())
@@ -164,7 +149,7 @@ def _train(config: CleanRLConfig, session: Session, envs: SyncVectorEnv) -> None
             rollout.load_state_dict(saved["rollout"])
         where_it_was = None
         if fits and session.same_seed:
-            where_it_was = _replay(tapes, saved["tapes"], saved["obs"].numpy())
+            where_it_was = replay_tapes(envs, saved["tapes"], saved["obs"].numpy())
         if where_it_was is not None:
             obs = where_it_was
         else:
@@ -181,7 +166,7 @@ def _train(config: CleanRLConfig, session: Session, envs: SyncVectorEnv) -> None
             "rng": rng.bit_generator.state,
             "obs": torch.from_numpy(obs.copy()),
             "rollout": rollout.state_dict(),
-            "tapes": [tape.save() for tape in tapes],
+            "tapes": save_tapes(envs),
         }
 
     while session.step < config.total_steps:
@@ -298,13 +283,7 @@ def _train(config: CleanRLConfig, session: Session, envs: SyncVectorEnv) -> None
         rollout.length = 0
 
         names = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
-        losses = dict(zip(names, torch.stack(stats).mean(0).tolist(), strict=True))
-        if not all(math.isfinite(value) for value in losses.values()):
-            raise TrainingError(
-                f"the losses are not finite any more at step {session.step}: {losses}. "
-                "Try a lower learning_rate, and check that observations and rewards are finite."
-            )
-        session.metrics.update(losses)
+        session.learned(dict(zip(names, torch.stack(stats).mean(0).tolist(), strict=True)))
         session.metrics["explained_variance"] = (
             float(1 - (returns - values).var() / spread) if spread > 0 else 0.0
         )
@@ -314,20 +293,4 @@ def _train(config: CleanRLConfig, session: Session, envs: SyncVectorEnv) -> None
     session.checkpoint(state)
 
 
-def _replay(
-    tapes: list[EpisodeTape], saved: list[dict[str, Any] | None], expected: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any] | None:
-    """Bring every environment back to where the checkpoint was taken; (N, D) observations, or ``None``."""
-    observations = []
-    for tape, recording in zip(tapes, saved, strict=True):
-        if recording is None:
-            return None
-        try:
-            observations.append(np.asarray(tape.replay(recording), dtype=np.float32))
-        except Exception:  # noqa: BLE001 - another version of the environment: whatever it raises, it cannot go on
-            return None
-    found = np.stack(observations)
-    return found if np.array_equal(found, expected) else None
-
-
-__all__ = ["Agent", "Rollout", "check", "make_envs", "sizes", "train"]
+__all__ = ["Agent", "Rollout", "check", "sizes", "train"]

@@ -32,7 +32,7 @@ class CleanRLRuntime:
         stop_requested: asked at every step; once it says yes, the run saves and ends as cancelled.
         worker_id: name of this worker process, for the log.
         environ: ``MOSAIC_CHECKPOINT_DIR`` (default ``./checkpoints``), ``MOSAIC_RESUME_FROM``,
-            ``MOSAIC_RUN_DIR`` and ``OMP_NUM_THREADS`` (default 1) are looked up here.
+            ``MOSAIC_RUN_DIR``, ``MOSAIC_REPORT_STEPS`` and ``OMP_NUM_THREADS`` (default 1) are looked up here.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class CleanRLRuntime:
         device = self._prepare(0)
         if saved is not None:
             self._check_fits(saved)
-        found = import_module(ALGORITHMS[self.config.algo]).check(self.config, device)
+        found = import_module(ALGORITHMS[self.config.algo].module).check(self.config, device)
         return {
             "status": "dry-run",
             "env_id": self.config.env_id,
@@ -120,13 +120,14 @@ class CleanRLRuntime:
             resumed=saved,
             resumed_from=resume_from,
             stop_requested=self._stop_requested,
+            report_steps=self._report_steps(),
         )
         LOGGER.info(
             "training %s on %s from step %d to %d | seed=%d device=%s threads=%d",
             config.algo, config.env_id, session.step, config.total_steps, seed, device,
             torch.get_num_threads(),
         )  # fmt: skip
-        import_module(ALGORITHMS[config.algo]).train(config, session)
+        import_module(ALGORITHMS[config.algo].module).train(config, session)
         status = "completed" if session.step >= config.total_steps else "cancelled"
         summary: dict[str, Any] = {
             "status": status,
@@ -174,6 +175,10 @@ class CleanRLRuntime:
         given = self._environ.get("MOSAIC_RESUME_FROM")
         return Path(given).absolute() if given else None
 
+    def _report_steps(self) -> list[int]:
+        given = self._environ.get("MOSAIC_REPORT_STEPS", "")
+        return [int(step) for step in given.split(",") if step.strip().isdigit()]
+
     def _seed(self, saved: dict[str, Any] | None) -> int:
         if self.config.seed is not None:
             return self.config.seed
@@ -182,10 +187,10 @@ class CleanRLRuntime:
         return secrets.randbits(31)
 
     def _check_fits(self, saved: dict[str, Any]) -> None:
-        """Another learning rate may go on from a checkpoint, another environment may not."""
+        """Another learning rate may go on from a checkpoint, another environment or network may not."""
         problems = []
-        for name in ("env_id", "algo"):
-            before, now = saved["config"][name], getattr(self.config, name)
+        for name in ("env_id", "algo", "hidden_size"):
+            before, now = saved["config"].get(name), getattr(self.config, name)
             if before != now:
                 problems.append(
                     Problem(name, f"is {now!r}, but the checkpoint to resume from was made with {before!r}")

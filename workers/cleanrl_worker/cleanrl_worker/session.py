@@ -7,9 +7,10 @@ checkpoint files and signals stays out of it.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class Session:
         resumed: the content of the checkpoint to go on from.
         resumed_from: its path.
         stop_requested: asked at every step.
+        report_steps: environment steps at which somebody looks: a heartbeat follows at once.
         clock: seconds, monotonic.
 
     Attributes:
@@ -61,6 +63,7 @@ class Session:
         resumed: dict[str, Any] | None = None,
         resumed_from: Path | None = None,
         stop_requested: Callable[[], bool] = lambda: False,
+        report_steps: Sequence[int] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
@@ -85,6 +88,7 @@ class Session:
             self._resume(resumed)
         self._started = self._last_heartbeat = clock()
         self._heartbeat_step = self._saved_step = self.step
+        self._looked_at = [step for step in sorted(report_steps, reverse=True) if step > self.step]
 
     def _resume(self, saved: dict[str, Any]) -> None:
         bookkeeping = saved["session"]
@@ -138,9 +142,25 @@ class Session:
         )
         self.episodes += 1
 
+    def learned(self, losses: dict[str, float]) -> None:
+        """Take the losses of a gradient phase into the metrics.
+
+        Raises:
+            TrainingError: one of them is not finite any more.
+        """
+        if not all(math.isfinite(value) for value in losses.values()):
+            raise TrainingError(
+                f"the losses are not finite any more at step {self.step}: {losses}. "
+                "Try a lower learning_rate, and check that observations and rewards are finite."
+            )
+        self.metrics.update(losses)
+
     def heartbeat(self, *, now: bool = False) -> None:
-        """Report, at most once a second unless ``now``, and never the same step twice."""
+        """Report, at most once a second unless ``now`` or somebody looks, and never the same step twice."""
         moment = self._clock()
+        while self._looked_at and self._looked_at[-1] <= self.step:
+            self._looked_at.pop()
+            now = True
         if self.step <= self._heartbeat_step or not (
             now or moment - self._last_heartbeat >= HEARTBEAT_SECONDS
         ):

@@ -84,7 +84,7 @@ class TestConfig:
 
     def test_all_problems_at_once(self) -> None:
         with pytest.raises(ConfigError) as caught:
-            CleanRLConfig.from_dict({"run_id": "r", "gamma": 2, "num_envs": 0, "algo": "dqn"})
+            CleanRLConfig.from_dict({"run_id": "r", "gamma": 2, "num_envs": 0, "algo": "a2c"})
         assert {problem.path for problem in caught.value.problems} == {"gamma", "num_envs", "algo"}
 
     def test_files_of_both_shapes(self, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ class TestCommandLine:
         ("change", "words"),
         [
             ({"env_id": "CartPole-v99"}, "CartPole-v99"),
-            ({"env_id": "Pendulum-v1"}, "only Discrete action spaces are supported"),
+            ({"env_id": "Pendulum-v1"}, "takes only Discrete action spaces: set algo to ppo_continuous, sac or td3"),
             ({"gamma": 3}, "gamma: must be at least 0 and at most 1"),
             ({"device": "cuda"}, "sees no GPU here"),
         ],
