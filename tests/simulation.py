@@ -69,7 +69,7 @@ class SimHandle:
     def advance(self) -> None:
         """One step of training, or the end."""
         config = self.order.config
-        if self.order.seed == config.get("fail_seed"):
+        if self.order.seed == config.get("fail_seed") or config["quality"] == config.get("fail_quality"):
             self._end("FAILED", "exit_code", "the worker exited with code 1", retryable=True)
             return
         if self.asked is not None and self.saving > 0:
@@ -83,7 +83,10 @@ class SimHandle:
         while self.step < config["steps"]:
             self.step += 1
             self.score += gain
-            value = self.score if config["quality"] >= config.get("nan_below", 0.0) else math.nan
+            broken = config["quality"] < config.get("nan_below", 0.0) or (
+                config["quality"] == config.get("nan_quality") and self.step >= config["nan_from"]
+            )
+            value = math.nan if broken else self.score
             self._print("heartbeat", {"step": self.step, "score": value if math.isfinite(value) else "NaN"})
             if self.step % config.get("stride", 1) == 0:
                 break
@@ -120,7 +123,7 @@ class SimHandle:
         self.stop("paused", "frozen")
 
     def unpause(self) -> None:
-        raise AssertionError("a simulated run is never frozen")
+        """Nothing is ever frozen here: like a supervisor's, it changes nothing then."""
 
 
 @dataclass

@@ -60,16 +60,27 @@ def accepted(record: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) ->
     return dict(specs[-1] if specs else record["spec"])
 
 
-def wanted(record: Mapping[str, Any], given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The spec as it is now, in canonical form: the one given, else the experiment's own file.
+def wanted(
+    record: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], given: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The spec to go on with, in canonical form: the one given, else the experiment's own file if somebody edited
+    that, else the accepted one.
 
     Raises:
         SpecError: it is no good spec.
     """
-    spec, problems = parse(given if given is not None else record["spec"])
+    known = accepted(record, entries)
+    submitted = next((entry["spec"] for entry in entries if entry["type"] == CREATED), record["spec"])
+    if given is None:
+        given = record["spec"] if record["spec"] != submitted else known
+    spec, problems = parse(given)
     if spec is None:
         raise SpecError(problems, "the spec to continue with")
-    return spec.to_document()
+    document = spec.to_document()
+    if "seed" in known:
+        # One that was drawn stays: a run that goes on is still the same run.
+        document.setdefault("seed", known["seed"])
+    return document
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
@@ -77,7 +88,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
     kind = str(before.get("kind"))
     found = []
     for path, old, new in _differences(before, after):
-        if path.partition(".")[0] in IGNORED or (path == "seed" and new is None):
+        if path.partition(".")[0] in IGNORED:
             continue
         effects = MAY_CHANGE.get(kind, {}) if after.get("kind") == kind else {}
         effect = effects.get(path) or effects.get(path.partition(".")[0])

@@ -177,6 +177,7 @@ class Conductor:
 
         The backend has been closed before: supervisors end what is left and seal the logs.
         """
+        self.stopping = True
         for life in self.lives.values():
             if not life.ended:
                 life.handle = None
@@ -265,6 +266,8 @@ class Conductor:
             "attempt_ended", run_id=life.run_id, attempt=life.attempt, counts=counts, **result.to_dict()
         )
         life.attempt_ended(result, now, counts=counts)
+        if life.state == PAUSED and life.paused_by is None and life.held_back is None:
+            life.move(PENDING, "waiting to be placed again after a pause", now)
         if life.ended:
             self._close_run(life)
         elif life.stop_requested is not None:  # told to stop while it was pausing or failing
@@ -345,7 +348,7 @@ class Conductor:
             self.stop_run(life, "cancelled", f"stopped by {request.by}")
         elif request.verb == "pause" and not life.ended:
             self._pause_run(life, request.by)
-        elif request.verb == "unpause" and life.state == PAUSED:
+        elif request.verb == "unpause" and not life.ended:
             self._unpause_run(life)
 
     def stop_run(self, life: RunLife, code: str, message: str) -> None:
@@ -376,8 +379,8 @@ class Conductor:
             return
         life.paused_by = None
         if life.handle is not None:
-            life.handle.unpause()
-        else:
+            life.handle.unpause()  # one that is just saving its work goes on once that is done
+        elif life.state == PAUSED:
             life.move(PENDING, life.held_back or "waiting to be placed again after a pause", self._clock())
 
     def hold_back(self, life: RunLife, why: str) -> None:

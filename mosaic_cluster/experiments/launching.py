@@ -116,7 +116,7 @@ def resume(
     if driver_alive(home, entries):
         raise _driven(home)
     record = home.record()
-    now_wanted = wanted(record, document)
+    now_wanted = wanted(record, entries, document)
     changed = changes(accepted(record, entries), now_wanted)
     check_changes(changed, home.experiment_id, allowed=allow_changed)
     prepared = prepare(now_wanted, catalog, heading=f"{home.experiment_id} cannot be continued here")

@@ -143,8 +143,14 @@ class RunLife:
             origin=self.origin,
         )
 
-    def redirect(self, origin: Origin, config: Mapping[str, Any]) -> None:
-        """Go on from another run's checkpoint, with other settings, from the next attempt on."""
+    def redirect(self, origin: Origin, config: Mapping[str, Any], at: int, inherited: Watched) -> None:
+        """Go on from another run's checkpoint, with other settings, from the next attempt on.
+
+        Args:
+            at: rung at which that was decided; what the run reached beyond it no longer counts.
+            inherited: what the other run had reached up to that checkpoint, which does.
+        """
+        self.watched = self._watched_before = self.watched.upto(at).then(inherited)
         self.lineage.append({**asdict(origin), "before": dict(self.plan.config), "config": dict(config)})
         self.origin = origin
         self.plan = replace(self.plan, config=dict(config))
@@ -214,6 +220,9 @@ class RunLife:
         elif self.failures > self.plan.max_failures:
             again = f" (attempt {self.attempt}; limits.max_failures: {self.plan.max_failures})"
             self.move(FAILED, outcome.message + again, now)
+        elif self.paused_by is not None:
+            why = f"paused by {self.paused_by}; its attempt failed meanwhile: {outcome.message}"
+            self.move(PAUSED, why, now)
         else:
             delay = RESTART_DELAY * self.failures
             self.not_before = now + delay

@@ -13,6 +13,8 @@ from mosaic_cluster.runtime.backend import AttemptResult
 from mosaic_cluster.supervision import Outcome
 from mosaic_cluster.telemetry import Watched
 
+REOPENED = "run_reopened"
+
 
 @dataclass
 class Replay:
@@ -38,6 +40,8 @@ class Replay:
             life = self.lives[entry["run_id"]]
             life.attempt_ended(result_of(entry), self.now, counts=bool(entry.get("counts", True)))
             self._open.pop(life.run_id, None)
+        elif kind == REOPENED:
+            reopen(self.lives[entry["run_id"]], retry_failed=True, now=self.now)
         elif kind == "run_ended":
             life = self.lives[entry["run_id"]]
             life.code = entry.get("code", life.code)

@@ -10,10 +10,10 @@ from ulid import ULID
 
 from mosaic_cluster.catalog import Catalog
 from mosaic_cluster.experiments.conductor import Conductor
-from mosaic_cluster.experiments.life import RunLife
+from mosaic_cluster.experiments.life import FAILED, RunLife
 from mosaic_cluster.experiments.placing import describe_runs
 from mosaic_cluster.experiments.planning import Part, Prepared, run_plan
-from mosaic_cluster.experiments.replay import Replay, reopen
+from mosaic_cluster.experiments.replay import REOPENED, Replay, reopen
 from mosaic_cluster.experiments.validation import check_run
 from mosaic_cluster.placement import ClusterView
 from mosaic_cluster.runtime.backend import Backend
@@ -63,6 +63,7 @@ class SingleRun:
         retry_failed: bool,
     ) -> list[RunLife]:
         """See :class:`Kind`."""
+        del retry_failed
         spec, (part,) = prepared.spec, prepared.parts
         assert isinstance(spec, RunSpec)
         replay = Replay(conductor.home, conductor.now())
@@ -72,13 +73,14 @@ class SingleRun:
                 replay.lives[plan.run_id] = RunLife(plan, since=conductor.now())
             replay.take(entry)
         for life in replay.lives.values():
-            reopen(life, retry_failed=retry_failed, now=conductor.now())
             conductor.adopt(life)
         return replay.unclosed()
 
     def go_on(self, conductor: Conductor, *, retry_failed: bool) -> None:
         """See :class:`Kind`."""
         for life in conductor.lives.values():
+            if life.state == FAILED and retry_failed:
+                conductor.journal.append(REOPENED, run_id=life.run_id)
             reopen(life, retry_failed=retry_failed, now=conductor.now())
 
     def describe(self, prepared: Prepared, view: ClusterView) -> tuple[list[str], list[dict[str, Any]]]:

@@ -65,7 +65,7 @@ class Attempt:
     def _run(self) -> AttemptResult:
         order = self.order
         for attempt in range(1, order.attempt):
-            finish_attempt(order, attempt, self._hub)
+            close_attempt(order, attempt, self._hub)
         self._resumed = _goes_on_from(order)
         _write_config(order)
         _record_start(order, self._resumed)
@@ -202,10 +202,13 @@ class Attempt:
         )
 
 
-def finish_attempt(order: AttemptOrder, attempt: int, hub: HubClient) -> AttemptResult:
+def close_attempt(order: AttemptOrder, attempt: int, hub: HubClient) -> tuple[Outcome, int, int]:
     """Close an attempt nobody runs any more, and bring the tail of its log to Parquet.
 
     An attempt that ended properly keeps its outcome; one that was lost is sealed as such.
+
+    Returns:
+        How it ended; committed bytes and size of its log.
     """
     folder = order.attempt_dir(attempt)
     outcome = read_outcome(str(folder)) or close_lost(
@@ -215,8 +218,13 @@ def finish_attempt(order: AttemptOrder, attempt: int, hub: HubClient) -> Attempt
         "actor_lost",
         "the worker actor was lost while the run went on (killed, or its node or driver died)",
     )
-    committed, size = drain(order, attempt, hub, None)
-    begun = _recorded_start(folder)
+    return outcome, *drain(order, attempt, hub, None)
+
+
+def finish_attempt(order: AttemptOrder, attempt: int, hub: HubClient) -> AttemptResult:
+    """:func:`close_attempt`, and tell all that is known of it."""
+    outcome, committed, size = close_attempt(order, attempt, hub)
+    begun = _recorded_start(order.attempt_dir(attempt))
     return AttemptResult(
         outcome=outcome,
         resumed_from_step=begun.get("resumed_from_step"),

@@ -52,6 +52,7 @@ class RayHandle:
         self.actor = actor
         self.result_ref = actor.run.remote(order)
         self._progress_ref: Any = None
+        self.reused = False
         self.progress: RunProgress | None = None
         # Whether Ray may not have taken its resources off what is free yet.
         self.unaccounted = True
@@ -72,6 +73,12 @@ class RayHandle:
         except RayError as error:
             if not isinstance(error, RayActorError):
                 logging.getLogger(__name__).warning("run %s: its worker actor failed: %s", self.order.run_id, error)
+            if self.reused and self.progress is None and not self.order.attempt_dir().exists():
+                # The actor had died while it was idle: nothing of this attempt has begun.
+                self.reused, self.unaccounted = False, True
+                self.actor = _new_actor(self.order.placement)
+                self.result_ref, self._progress_ref = self.actor.run.remote(self.order), None
+                return
             if self._closings == CLOSINGS:
                 raise _cannot_close(self.order, error) from error
             # What the supervisor wrote last says how it really ended. Other runs go on while that is read, and
@@ -206,7 +213,7 @@ class RayBackend:
         if idle is not None:
             self._idle.remove(idle)
             handle = RayHandle(self, order, idle.actor)
-            handle.unaccounted = False
+            handle.unaccounted, handle.reused = False, True
         else:
             handle = RayHandle(self, order, _new_actor(order.placement))
         self._running[order.run_id] = handle

@@ -27,6 +27,7 @@ KINDS = (*RANGES, "choice")
 MODIFIERS = ("step", "when")
 MOST_VALUES = 1000
 DRAWS = 10_000
+FLAW_DRAWS = 100
 TUNE_NAMES = {
     "quniform": "uniform with step",
     "qloguniform": "loguniform with step",
@@ -172,14 +173,31 @@ class Space:
             return True
         known = {**dict(self.fixed), **drawn}
         # What looks at a setting that is not there is not there either.
-        return all(name in known for name in param.when.names) and param.when.holds(known)
+        return all(name in known for name in param.when.names) and _met(param.when, known)
 
     def allows(self, drawn: Mapping[str, Any]) -> bool:
         """Whether the constraints hold. One about a setting that is not there does."""
         known = {**dict(self.fixed), **drawn}
         return all(
-            each.holds(known) for each in self.constraints if all(name in known for name in each.names)
+            _met(each, known) for each in self.constraints if all(name in known for name in each.names)
         )
+
+    def flaws(self, rng: random.Random) -> list[Problem]:
+        """Conditions and constraints that have no value for some configurations, such as a division by zero."""
+        found: dict[str, Problem] = {}
+        raw = [{param.path: param.sample(rng) for param in self.params} for _ in range(FLAW_DRAWS)]
+        raw += [{**raw[0], param.path: value} for param in self.params for value in param.extremes()]
+        conditions = [(f"space.{param.path}.when", param.when) for param in self.params if param.when is not None]
+        conditions += [("constraints", each) for each in self.constraints]
+        for drawn in raw:
+            known = {**dict(self.fixed), **drawn}
+            for where, condition in conditions:
+                try:
+                    condition.holds(known)
+                except ExpressionError as error:
+                    given = ", ".join(f"{name}: {known[name]}" for name in condition.names)
+                    found.setdefault(condition.text, Problem(where, f"{error} (for {given})"))
+        return list(found.values())
 
     def probes(self, rng: random.Random) -> list[dict[str, Any]]:
         """Configurations that together hold every choice and both ends of every range, as far as allowed."""
@@ -203,6 +221,14 @@ class Space:
     def find(self, path: str) -> Param | None:
         """The setting of that name."""
         return next((param for param in self.params if param.path == path), None)
+
+
+def _met(condition: Expression, known: Mapping[str, Any]) -> bool:
+    """Whether a condition holds; one that cannot be worked out does not."""
+    try:
+        return condition.holds(known)
+    except ExpressionError:
+        return False
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,6 +265,8 @@ def read_space(
     problems: list[Problem] = []
     params = _read(raw, "", problems)
     known = flat(fixed or {})
+    for path in sorted({param.path for param in params if [each.path for each in params].count(param.path) > 1}):
+        problems.append(Problem(f"space.{path}", "is there twice, nested and with dots; keep one"))
     conditions = []
     for index, text in enumerate(constraints):
         try:

@@ -30,7 +30,7 @@ from mosaic_cluster.specs.run import (
     check_storage,
     document_of,
 )
-from mosaic_cluster.specs.space import read_space
+from mosaic_cluster.specs.space import flat, read_space
 
 SEARCHES = ("random", "grid", "optuna")
 SCHEDULERS = ("none", "asha", "hyperband", "pbt")
@@ -369,7 +369,8 @@ class SweepSpec(Section):
             read, found = read_space(space, self.constraints, config)
             # What one worker has of its own is named where it stands.
             problems += [(_placed(problem.path, place, space, self.space), problem.message) for problem in found]
-            for path in _twice(config, space):
+            fixed = flat(config)
+            for path in [param.path for param in read.params if param.path in fixed]:
                 where = _placed(f"space.{path}", place, space, self.space)
                 problems.append((where, "is in config, too: keep the fixed value or the distribution"))
             if self.search.kind == "grid":
@@ -433,17 +434,6 @@ def _placed(path: str, place: str, space: Mapping[str, Any], shared: Mapping[str
     head, _, rest = path.partition(".")
     own = head == "space" and place and rest.partition(".")[0] not in shared
     return f"{place}.{path}" if own else path
-
-
-def _twice(config: Mapping[str, Any], space: Mapping[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key, value in space.items():
-        if key not in config:
-            continue
-        both = isinstance(value, Mapping) and isinstance(config[key], Mapping)
-        nested = both and all(isinstance(inner, Mapping) for inner in value.values())
-        found += _twice(config[key], value, f"{prefix}{key}.") if nested else [f"{prefix}{key}"]
-    return found
 
 
 __all__ = ["Metric", "Scheduler", "Search", "SweepLimits", "SweepSpec"]

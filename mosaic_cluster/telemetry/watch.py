@@ -53,6 +53,15 @@ class Watched:
             names=tuple(document.get("names", ())),
         )
 
+    def upto(self, rung: int) -> Watched:
+        """Without what was seen beyond a rung."""
+        return Watched({at: reading for at, reading in self.rungs.items() if at <= rung}, None, self.names)
+
+    def until(self, step: int) -> Watched:
+        """Without what was read after a step."""
+        last = self.last if self.last is not None and self.last[0] <= step else None
+        return Watched({at: reading for at, reading in self.rungs.items() if reading[0] <= step}, last, self.names)
+
     def then(self, later: Watched | None) -> Watched:
         """With what was seen after it: a rung keeps its first reading, the last one is the later."""
         if later is None:

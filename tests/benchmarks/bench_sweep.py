@@ -129,7 +129,7 @@ def measure(trials: int) -> dict[str, Any]:
     """All on one embedded Ray, in turn."""
     logging.disable(logging.WARNING)
     os.environ["PYTHONPATH"] = str(ROOT / "fixtures" / "workers")
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     with tempfile.TemporaryDirectory() as packages:
         sys.path[:0] = [str(ROOT), packages]
         from support import register

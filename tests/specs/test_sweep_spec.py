@@ -83,6 +83,8 @@ def test_the_schema_agrees() -> None:
         ({"search": "grid"}, ["space.lr: has no end of values, which a grid cannot try all; give choice, or a step",
                               "samples: a grid tries every combination once; remove this, or take search: random"]),
         ({"space": {"batch": {"choice": [1, 2]}}}, ["space.batch: is in config, too: keep the fixed value or the distribution"]),
+        ({"config": {"o": {"lr": 1}}, "space": {"o.lr": {"choice": [1, 2]}}}, ["space.o.lr: is in config, too: keep the fixed value or the distribution"]),
+        ({"space": {"o.lr": {"choice": [1, 2]}, "o": {"lr": {"choice": [3, 4]}}}}, ["space.o.lr: is there twice, nested and with dots; keep one"]),
         ({"limits": {"max_concurrent_trials": 0}}, ["limits.max_concurrent_trials: 0 is out of range; give a whole number, 1 or more, e.g. 8"]),
         ({"worker": {"choice": ["a"]}}, ["worker.choice: give two or more workers, each once"]),
         ({"worker": {"choice": ["a", {"name": "b", "confg": {}}]}}, ["worker.choice.1.confg: unknown key; did you mean config?"]),

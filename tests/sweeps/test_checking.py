@@ -76,6 +76,27 @@ def test_an_unknown_worker_and_what_else_is_wrong_at_once() -> None:
     assert "space.gamma: must be at least 0 and at most 1, but is 2.0" in found
 
 
+@pytest.mark.parametrize(
+    ("space", "constraints", "expected"),
+    [
+        ({"num_steps": {"int": [0, 8]}}, ["1024 / num_steps > 2"],
+         "constraints: '1024 / num_steps > 2' cannot be worked out: division by zero (for num_steps: 0)"),
+        ({"num_steps": {"choice": [32, 64]}}, ["num_steps > 'a'"],
+         "constraints: \"num_steps > 'a'\" cannot be worked out: '>' not supported between"),
+        ({"num_steps": {"choice": [32], "when": "gamma > algo"}, "gamma": {"choice": [0.9]}}, [],
+         "space.num_steps.when: 'gamma > algo' cannot be worked out: '>' not supported between instances of"),
+    ],
+)  # fmt: skip
+def test_conditions_without_a_value(space: dict[str, Any], constraints: list[str], expected: str) -> None:
+    found = problems(space=space, constraints=constraints)
+    assert any(message.startswith(expected) for message in found), found
+
+
+def test_a_constraint_that_next_to_nothing_meets() -> None:
+    found = problems(space={"gamma": {"uniform": [0, 1]}}, constraints=["gamma > 2"])
+    assert found == ["constraints: no configuration met the constraints in 10,000 draws: gamma > 2"]
+
+
 def test_what_pauses_needs_checkpoints(tmp_path: Path) -> None:
     del tmp_path
     from .conftest import FakeCatalog

@@ -318,3 +318,123 @@ def test_an_interrupted_sweep_is_cancelled_and_goes_on(sweeps: Sweeps, monkeypat
     assert resumed.state() == "COMPLETED"
     assert best_of(resumed)["params"] == {"quality": 6}
     assert max(completions(resumed.home).values()) == 1
+
+
+def test_hyperband_goes_on_when_the_last_one_awaited_fails(sweeps: Sweeps) -> None:
+    """After a first halving, nobody but us tells Tune that a bracket waits for a trial that is gone."""
+    for failing in range(1, 18):
+        conductor = sweeps.run(
+            scheduler={"kind": "hyperband", "reduction_factor": 2},
+            space={"quality": {"choice": list(range(1, 18))}},
+            config={"steps": 8, "nan_from": 4, "nan_quality": failing},
+            metric={"name": "score", "at": [1, 4, 8]}, seeds=[1], slots=20,
+        )  # fmt: skip
+        states = {trial["state"] for trial in trials_of(conductor).values()}
+        assert states <= {"COMPLETED", "STOPPED"}, failing
+        assert conductor.state() == "COMPLETED"
+
+
+def test_what_a_copied_run_reached_before_does_not_count(sweeps: Sweeps) -> None:
+    """Runs that trained past the next rung while they were told to pause are judged by the copy's history."""
+    conductor = sweeps.run(
+        scheduler="pbt", space={"quality": {"choice": [1, 2, 8, 9]}}, seeds=[1], slots=8,
+        config={"steps": 60, "stride": 10}, metric={"name": "score", "at": [10, 20, 60]},
+    )  # fmt: skip
+    trials = trials_of(conductor)
+    copied = [trial for trial in trials.values() if trial["lineage"]]
+    assert copied
+    for trial in copied:
+        born = trial["lineage"][0]
+        after = [score for at, score in trial["scores"] if at > born["at"]]
+        # The copied checkpoint alone was worth more than twenty steps of the worst.
+        assert all(score > 20 * 2 for score in after), trial
+
+
+def test_an_accepted_change_stays_accepted(sweeps: Sweeps) -> None:
+    changes: dict[str, Any] = {"search": {"kind": "random"}, "space": {"quality": {"uniform": [1, 2]}}}
+    first = sweeps.run(samples=2, **changes)
+    document = sweeps.spec(samples=5, **changes)
+    with pytest.raises(Killed):
+        sweeps.resume(first.home, document=document, allow_changed=True, die_at=30)
+    again = sweeps.resume(first.home)
+    assert again.state() == "COMPLETED"
+    assert len(trials_of(again)) == 5
+
+
+def test_retrying_is_not_forgotten_when_the_driver_dies(sweeps: Sweeps) -> None:
+    changes: dict[str, Any] = {
+        "space": {"quality": {"choice": [1]}}, "limits": {"max_failures": 1}, "config": {"steps": 9, "fail_seed": 2},
+    }  # fmt: skip
+    conductor = sweeps.run(**changes)
+    assert conductor.state() == "FAILED"
+    attempts = conductor.lives[trials_of(conductor)["t0001"]["runs"][1]].attempt
+    count = len(conductor.home.storage.list("journal"))
+    with pytest.raises(Killed):
+        sweeps.resume(conductor.home, retry_failed=True, die_at=count + 5)
+    again = sweeps.resume(conductor.home)
+    life = again.lives[trials_of(again)["t0001"]["runs"][1]]
+    assert life.attempt >= attempts + 2  # both attempts of a fresh count
+    assert again.state() == "FAILED"
+
+
+def test_an_unfinished_sweep_with_a_failed_trial_is_cancelled_not_failed(sweeps: Sweeps) -> None:
+    from mosaic_cluster.experiments.launching import launch, prepare
+
+    document = sweeps.spec(space={"quality": {"choice": [1, 2, 3]}}, seeds=[1], limits={"max_failures": 0},
+                           config={"steps": 50, "fail_quality": 1})  # fmt: skip
+    sweeps.conductor = launch(prepare(document, sweeps.catalog), sweeps.backend, clock=sweeps.clock)
+    for _ in range(6):
+        sweeps.conductor.step()
+    assert trials_of(sweeps.conductor)["t0001"]["state"] == "FAILED"
+    sweeps.conductor.request_stop("cancelled", "interrupted (Ctrl-C)")
+    assert sweeps.conductor.run_to_end() == "CANCELLED"
+    resumed = sweeps.resume(sweeps.conductor.home)
+    assert [trial["state"] for trial in trials_of(resumed).values()] == ["FAILED", "COMPLETED", "COMPLETED"]
+
+
+def test_given_up_at_once_it_is_cancelled(sweeps: Sweeps) -> None:
+    from mosaic_cluster.experiments.launching import launch, prepare
+
+    sweeps.conductor = launch(prepare(sweeps.spec(), sweeps.catalog), sweeps.backend, clock=sweeps.clock)
+    for _ in range(3):
+        sweeps.conductor.step()
+    assert sweeps.conductor.abandon("interrupted twice") == "CANCELLED"
+    assert sweeps.resume(sweeps.conductor.home).state() == "COMPLETED"
+
+
+@pytest.mark.parametrize("unpause_after", [1, 2, 5])
+@pytest.mark.parametrize("scheduler", ["none", "hyperband"])
+def test_a_pause_taken_back_before_it_took_effect(scheduler: str, unpause_after: int, sweeps: Sweeps) -> None:
+    from mosaic_cluster.experiments import control
+    from mosaic_cluster.experiments.launching import launch, prepare
+
+    document = sweeps.spec(scheduler=scheduler, config={"steps": 9, "fail_quality": 3}, limits={"max_failures": 1})
+    conductor = launch(prepare(document, sweeps.catalog), sweeps.backend, clock=sweeps.clock)
+    for verb in ("pause", "unpause", "pause", "unpause"):
+        for _ in range(unpause_after):
+            conductor.step()
+        control.send(conductor.home.storage, verb)
+    for _ in range(600):
+        if not conductor._goes_on():
+            break
+        conductor.step()
+    assert conductor.state() == "FAILED"  # only for the one that fails
+    states = {trial["params"]["quality"]: trial["state"] for trial in trials_of(conductor).values()}
+    assert states[3] == "FAILED"
+    assert all(state in ("COMPLETED", "STOPPED") for quality, state in states.items() if quality != 3)
+
+
+def test_a_checkpoint_that_cannot_be_copied_is_told(sweeps: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mosaic_cluster.experiments.sweeps import story
+
+    def full(*_: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(story, "copy_checkpoint", full)
+    conductor = sweeps.run(**{**SPECS["pbt"], "slots": 8})
+    assert conductor.state() == "COMPLETED"
+    assert not any(trial["lineage"] for trial in trials_of(conductor).values())
+    from mosaic_cluster.experiments.journal import Journal
+
+    told = [entry.get("skipped", "") for entry in Journal(conductor.home.storage).entries()]
+    assert any("checkpoint cannot be copied: [Errno 28] No space left on device" in each for each in told)

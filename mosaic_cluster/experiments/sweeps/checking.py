@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 from mosaic_cluster.catalog import Catalog, WorkerEntry
@@ -62,12 +61,17 @@ def setup_of(spec: SweepSpec, parts: Sequence[Part]) -> SearchSetup:
 
 
 def planned(spec: SweepSpec, parts: Sequence[Part], most: int) -> list[Suggestion] | None:
-    """The first configurations; ``None`` where they depend on results."""
+    """The first configurations, as far as constraints leave some; ``None`` where they depend on results."""
     searcher = plain_searcher(setup_of(spec, parts))
     if searcher is None:
         return None
-    suggested = (searcher.suggest("") for _ in range(most))
-    return list(islice((each for each in suggested if each is not None), most))
+    found: list[Suggestion] = []
+    try:
+        while len(found) < most and (suggested := searcher.suggest("")) is not None:
+            found.append(suggested)
+    except NoConfiguration:
+        pass
+    return found
 
 
 def _own(part: Part) -> list[Problem]:
@@ -104,6 +108,9 @@ def _cannot(spec: SweepSpec, worker: WorkerEntry) -> list[Problem]:
 
 def _refused(spec: SweepSpec, part: Part, catalog: Catalog) -> list[Problem]:
     """What the worker says to every choice and both ends of every range."""
+    flaws = part.space.flaws(random.Random(f"mosaic sweep {spec.search.seed} flaws"))
+    if flaws:
+        return flaws
     try:
         probes = part.space.probes(random.Random(f"mosaic sweep {spec.search.seed} probes"))
     except NoConfiguration as error:

@@ -34,7 +34,7 @@ from mosaic_cluster.runtime.searching.protocols import (
 )
 from mosaic_cluster.specs import SweepSpec
 from mosaic_cluster.specs.space import NoConfiguration, Space
-from mosaic_cluster.telemetry.watch import Reading
+from mosaic_cluster.telemetry.watch import Reading, Watched
 
 STOPPED_EARLY = "stopped_early"
 TRIAL_OVER = "trial_over"
@@ -92,11 +92,11 @@ class SweepStory:
         return not self._exhausted or bool(self.book.live())
 
     def state(self) -> str | None:
-        """FAILED if a trial failed, CANCELLED if one was cancelled, else COMPLETED: early stops are meant."""
+        """CANCELLED if a trial is left to do, FAILED if one failed, else COMPLETED: early stops are meant."""
         states = {trial.state for trial in self.book.trials.values()}
-        if trials.FAILED in states:
-            return "FAILED"
-        return "COMPLETED" if states and states <= {trials.COMPLETED, trials.STOPPED} else "CANCELLED"
+        if self.more() or trials.CANCELLED in states:
+            return "CANCELLED"
+        return "FAILED" if trials.FAILED in states or not states else "COMPLETED"
 
     def document(self) -> dict[str, Any]:
         """See :class:`Story`."""
@@ -146,10 +146,9 @@ class SweepStory:
             again = trial.state == trials.CANCELLED or (trial.state == trials.FAILED and retry_failed)
             if again:
                 self._record(trials.REOPENED, trial=trial.name)
-            if not trial.over or trial.state == trials.STOPPED:
+            elif not trial.over:
                 for life in self._lives(trial):
-                    if life.code != STOPPED_EARLY:
-                        reopen(life, retry_failed=again, now=self.conductor.now())
+                    reopen(life, retry_failed=False, now=self.conductor.now())
 
     # ---- the journal, and what follows from an entry -----------------------------------------------------
 
@@ -163,11 +162,15 @@ class SweepStory:
             self._make_lives(self.book.trials[entry["trial"]])
             self._scheduler.add(entry["trial"], entry["params"])
         elif entry["type"] == trials.REOPENED:
-            self._scheduler.add(entry["trial"], self.book.trials[entry["trial"]].params)
+            trial = self.book.trials[entry["trial"]]
+            self._scheduler.add(trial.name, trial.params)
+            for life in self._lives(trial):
+                if life.code != STOPPED_EARLY:
+                    reopen(life, retry_failed=True, now=self.conductor.now())
         elif entry["type"] == trials.STARTED:
             self._scheduler.started(entry["trial"])
         elif entry["type"] == trials.EXPLOITED and not entry.get("skipped"):
-            self._redirect(self.book.trials[entry["trial"]], entry["runs"])
+            self._redirect(self.book.trials[entry["trial"]], entry["runs"], int(entry["at"]))
 
     def _tell(self, entry: Mapping[str, Any]) -> list[Decision]:
         """What the scheduler says to a report or an end. Told once an entry, live and on resume alike."""
@@ -205,6 +208,8 @@ class SweepStory:
 
     def _look(self, trial: Trial) -> None:
         """Take what a trial's runs have come to."""
+        if trial.over:  # since this turn began, by a decision about another one
+            return
         lives = self._lives(trial)
         failed = next((life for life in lives if life.state == RUN_FAILED), None)
         if failed is not None:
@@ -336,12 +341,18 @@ class SweepStory:
             if found is None:
                 path = from_life.origin.path  # type: ignore[union-attr]
             else:
-                path = copy_checkpoint(found, self.conductor.home.run_dir(life.run_id), label)
+                try:
+                    path = copy_checkpoint(found, self.conductor.home.run_dir(life.run_id), label)
+                except OSError as error:
+                    why = f"goes on as it was: {source.name}'s checkpoint cannot be copied: {error}"
+                    self._record(trials.EXPLOITED, trial=trial.name, skipped=why)
+                    return
             runs[life.run_id] = {
                 "path": path,
                 "step": step,
                 "run_id": from_life.run_id,
                 "attempt": life.attempt + 1,
+                "watched": from_life.watched.until(step).to_dict(),
             }
         self._record(
             trials.EXPLOITED,
@@ -353,11 +364,12 @@ class SweepStory:
             runs=runs,
         )
 
-    def _redirect(self, trial: Trial, runs: Mapping[str, Mapping[str, Any]]) -> None:
+    def _redirect(self, trial: Trial, runs: Mapping[str, Mapping[str, Any]], at: int) -> None:
         config = config_of(self.parts[trial.part], trial.params)
         for life in self._lives(trial):
             made = runs[life.run_id]
-            life.redirect(Origin(made["path"], int(made["step"]), made["run_id"], int(made["attempt"])), config)
+            origin = Origin(made["path"], int(made["step"]), made["run_id"], int(made["attempt"]))
+            life.redirect(origin, config, at, Watched.from_dict(made["watched"]))
 
     # ---- what comes next -------------------------------------------------------------------------------------
 

@@ -265,6 +265,8 @@ class TuneScheduler:
         latest = max(live, key=lambda trial: self._last[trial.trial_id]["training_iteration"])
         latest.status = Trial.RUNNING
         decisions = self._told(latest.trial_id, self._last[latest.trial_id])
+        if latest.status == Trial.RUNNING:  # it may go on: choose() offers it
+            latest.status = Trial.PENDING
         # Its own pause is no news.
         return [each for each in decisions if each != Decision(latest.trial_id, PAUSE)]
 
