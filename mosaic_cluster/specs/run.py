@@ -165,6 +165,37 @@ class Limits(Section):
     )
 
 
+# What specs of every kind have.
+Name = Annotated[
+    str,
+    Field(
+        description="A name for the experiment: 1 to 120 letters, digits, '.', '_' and '-'",
+        examples=["cartpole"],
+        pattern=NAME_PATTERN,
+    ),
+    BeforeValidator(check_name),
+]
+StorageFolder = Annotated[
+    str,
+    BeforeValidator(check_storage),
+    Field(
+        validate_default=True,
+        description="Folder on a file system that every node reaches. ~ is your home; a relative path starts "
+        "at the directory you are in",
+        examples=[DEFAULT_STORAGE, "/nfs/team/mosaic-results"],
+    ),
+]
+Environment = Annotated[
+    Variables,
+    Field(
+        description="Extra environment variables of workers' processes, except MOSAIC_* and RAY_*. "
+        "They are kept with the experiment as they stand here: no place for secrets",
+        examples=[{"WANDB_MODE": "offline"}],
+    ),
+]
+Notes = Annotated[JsonMapping, Field(description="Anything; kept with the experiment, and not looked at")]
+
+
 class RunSpec(Section):
     """Run one worker with one config and one seed."""
 
@@ -186,11 +217,7 @@ class RunSpec(Section):
     )
 
     kind: Literal["run"] = Field(default="run", description="What kind of spec this is")
-    name: Annotated[str, BeforeValidator(check_name)] = Field(
-        description="A name for the experiment: 1 to 120 letters, digits, '.', '_' and '-'",
-        examples=["cartpole"],
-        pattern=NAME_PATTERN,
-    )
+    name: Name
     label: Annotated[str | None, optional(text(1, 1000, example="'CartPole, long'"))] = Field(
         default=None, description="The name as it would be with any characters, for people"
     )
@@ -221,19 +248,8 @@ class RunSpec(Section):
     limits: Annotated[Limits, BeforeValidator(nothing_is_empty)] = Field(
         default_factory=Limits, description="What ends the run if it does not end by itself"
     )
-    storage: Annotated[str, BeforeValidator(check_storage)] = Field(
-        default=DEFAULT_STORAGE,
-        validate_default=True,
-        description="Folder on a file system that every node reaches. ~ is your home; a relative path starts "
-        "at the directory you are in",
-        examples=[DEFAULT_STORAGE, "/nfs/team/mosaic-results"],
-    )
-    environment: Variables = Field(
-        default_factory=dict,
-        description="Extra environment variables of the worker's process, except MOSAIC_* and RAY_*. "
-        "They are kept with the experiment as they stand here: no place for secrets",
-        examples=[{"WANDB_MODE": "offline"}],
-    )
+    storage: StorageFolder = DEFAULT_STORAGE
+    environment: Environment = Field(default_factory=dict)
     command: Annotated[list[str] | None, BeforeValidator(check_command)] = Field(
         default=None,
         description="Starts the worker, instead of its package's own CLI; `--config FILE` is appended",
@@ -242,9 +258,7 @@ class RunSpec(Section):
     run_id: Annotated[str | None, BeforeValidator(check_ulid)] = Field(
         default=None, description="ULID of the run. Default: a new one", pattern=ULID_PATTERN
     )
-    notes: JsonMapping = Field(
-        default_factory=dict, description="Anything; kept with the experiment, and not looked at"
-    )
+    notes: Notes = Field(default_factory=dict)
 
     def to_document(self) -> dict[str, Any]:
         """The canonical form: JSON-ready, units as plain numbers (bytes, seconds), what is not set left out.

@@ -11,7 +11,6 @@ from mosaic_cluster.specs.expressions import Expression, ExpressionError
 from mosaic_cluster.specs.fields import (
     LARGEST_SEED,
     JsonMapping,
-    Variables,
     check_json,
     nothing_is_empty,
     number,
@@ -22,12 +21,13 @@ from mosaic_cluster.specs.fields import (
 from mosaic_cluster.specs.problems import several, shown, suggestion
 from mosaic_cluster.specs.run import (
     DEFAULT_STORAGE,
-    NAME_PATTERN,
+    Environment,
     Limits,
+    Name,
+    Notes,
     Resources,
     Section,
-    check_name,
-    check_storage,
+    StorageFolder,
     document_of,
 )
 from mosaic_cluster.specs.space import flat, read_space
@@ -274,11 +274,7 @@ class SweepSpec(Section):
     )
 
     kind: Literal["sweep"] = Field(default="sweep", description="What kind of spec this is")
-    name: Annotated[str, BeforeValidator(check_name)] = Field(
-        description="A name for the experiment: 1 to 120 letters, digits, '.', '_' and '-'",
-        examples=["cartpole-lr"],
-        pattern=NAME_PATTERN,
-    )
+    name: Name
     worker: Annotated[
         Any,
         BeforeValidator(check_worker),
@@ -345,22 +341,9 @@ class SweepSpec(Section):
     limits: Annotated[SweepLimits, BeforeValidator(nothing_is_empty)] = Field(
         default_factory=SweepLimits, description="What ends each run if it does not end by itself"
     )
-    storage: Annotated[str, BeforeValidator(check_storage)] = Field(
-        default=DEFAULT_STORAGE,
-        validate_default=True,
-        description="Folder on a file system that every node reaches. ~ is your home; a relative path starts "
-        "at the directory you are in",
-        examples=[DEFAULT_STORAGE, "/nfs/team/mosaic-results"],
-    )
-    environment: Variables = Field(
-        default_factory=dict,
-        description="Extra environment variables of the workers' processes, except MOSAIC_* and RAY_*. "
-        "They are kept with the experiment as they stand here: no place for secrets",
-        examples=[{"WANDB_MODE": "offline"}],
-    )
-    notes: JsonMapping = Field(
-        default_factory=dict, description="Anything; kept with the experiment, and not looked at"
-    )
+    storage: StorageFolder = DEFAULT_STORAGE
+    environment: Environment = Field(default_factory=dict)
+    notes: Notes = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _as_a_whole(self) -> SweepSpec:
