@@ -18,6 +18,7 @@ VERBS = (
     "ls",
     "status",
     "logs",
+    "query",
     "stop",
     "pause",
     "unpause",

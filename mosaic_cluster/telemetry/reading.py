@@ -75,7 +75,7 @@ class TelemetryReader:
 
     def visible(self, run_id: str) -> list[Visible]:
         """Which attempts of a run count, and how far, the last first."""
-        return _visible(self._starts(run_id).get(run_id, {}))
+        return visible_parts(self._starts(run_id).get(run_id, {}))
 
     def _rows(self, name: str, run_id: str | None) -> pa.Table:
         schema = _plain(SCHEMAS[name])
@@ -106,7 +106,7 @@ class TelemetryReader:
                 continue
             here = pc.equal(rows["run_id"], run)
             kept = pa.scalar(False)
-            for part in _visible(starts):
+            for part in visible_parts(starts):
                 shown = pc.equal(rows["attempt"], part.attempt)
                 if part.upto is not None:
                     shown = pc.and_(shown, pc.less_equal(rows["offset"], part.upto))
@@ -125,7 +125,7 @@ def _plain(schema: pa.Schema) -> pa.Schema:
     )  # fmt: skip
 
 
-def _visible(starts: dict[int, dict[str, Any]]) -> list[Visible]:
+def visible_parts(starts: dict[int, dict[str, Any]]) -> list[Visible]:
     """From the last attempt back through the checkpoints each went on from."""
     if not starts:
         return []
