@@ -76,22 +76,26 @@ def ask_experiment(
 
 
 def choose_runs(status: dict[str, Any], wanted: Sequence[str]) -> list[str]:
-    """Run ids that a person means, given as ids or their ends (case does not matter).
+    """Run ids that a person means, given as ids or their ends (case does not matter), or as trials.
 
     Raises:
         InvalidInput: one fits no run, or several; all such at once.
     """
+    trials = {str(trial["trial"]): list(trial["runs"]) for trial in status.get("trials", ())}
     known = [str(run["run_id"]) for run in status["runs"]]
     if not wanted:
         return known
     chosen, problems = [], []
     for text in wanted:
+        if text.lower() in trials:
+            chosen += trials[text.lower()]
+            continue
         fitting = [run_id for run_id in known if run_id.lower().endswith(text.lower())]
         if len(fitting) == 1:
             chosen.append(fitting[0])
         else:
             how = "fits no run" if not fitting else f"fits {len(fitting)} runs"
-            names = ", ".join((fitting or known)[:10])
+            names = ", ".join([*list(trials)[:10], *(fitting or known)[:10]])
             problems.append(Problem(f"run {text!r}", f"{how} of {status['experiment_id']}; there is {names}"))
     if problems:
         raise InvalidInput(problems)

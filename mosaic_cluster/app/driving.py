@@ -40,12 +40,14 @@ class ExperimentResult:
         path: its folder.
         state: COMPLETED, FAILED or CANCELLED.
         status: the final status document.
+        drove: whether there was anything to do.
     """
 
     experiment_id: str
     path: Path
     state: str
     status: dict[str, Any]
+    drove: bool = True
 
     @property
     def exit_code(self) -> int:
@@ -113,7 +115,7 @@ def continue_experiment(
     status = read_status(home)
     done = {COMPLETED} if retry_failed else {COMPLETED, FAILED}
     if status["state"] in done and document is None:
-        return ExperimentResult(home.experiment_id, home.path, status["state"], status)
+        return ExperimentResult(home.experiment_id, home.path, status["state"], status, drove=False)
     made = _backend(backend, address, notice)
     try:
         conductor = resume(

@@ -28,7 +28,10 @@ def _entry(home: ExperimentHome) -> dict[str, Any]:
             "state": status["state"],
             "reason": str(status.get("reason") or ""),
             "runs": len(runs),
-            "completed": runs.count(COMPLETED),
+            # Stopped early by a scheduler is as meant.
+            "completed": sum(
+                run["state"] == COMPLETED or run.get("code") == "stopped_early" for run in status["runs"]
+            ),
             "failed": runs.count(FAILED),
             "created_at": float(status.get("created_at") or 0.0),
             "path": str(home.path),

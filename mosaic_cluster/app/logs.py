@@ -63,9 +63,12 @@ def log_lines(
             for run in status["runs"]
             if run["run_id"] in chosen
         )
+        names = {run["run_id"]: f"{run['trial']} " for run in status["runs"] if run.get("trial")}
         for run_id in chosen:
             several = len(chosen) > 1
-            yield from _new_lines(home, run_id, readers, raw, streams, over or not follow, several)
+            yield from _new_lines(
+                home, run_id, names.get(run_id, ""), readers, raw, streams, over or not follow, several
+            )
         if over or not follow:
             return
         time.sleep(POLL_SECONDS)
@@ -74,6 +77,7 @@ def log_lines(
 def _new_lines(
     home: ExperimentHome,
     run_id: str,
+    trial: str,
     readers: dict[Path, _Reader],
     raw: bool,
     streams: Sequence[str],
@@ -83,7 +87,7 @@ def _new_lines(
     attempts = home.run_dir(run_id) / "attempts"
     numbers = sorted(int(entry.name) for entry in attempts.glob("[0-9]*")) if attempts.is_dir() else []
     for number in numbers:
-        tag = f"{run_id[-6:].lower()} " if several else ""
+        tag = f"{trial}{run_id[-6:].lower()} " if several else ""
         prefix = f"{tag}#{number} " if several or len(numbers) > 1 else ""
         for stream in streams:
             path = attempts / str(number) / STREAMS[stream]

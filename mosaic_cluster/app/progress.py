@@ -91,7 +91,7 @@ class Progress:
             state=str(status["state"]),
             reason=str(status.get("reason") or ""),
             rows=tuple(_row(run, now) for run in status.get("runs", ())),
-            age=max(0.0, now - float(status.get("created_at") or now)),
+            age=_age(status, now),
             sweep=SweepProgress.from_status(status),
         )
 
@@ -99,6 +99,12 @@ class Progress:
         """Experiment, state and age in one line."""
         text = f"{self.experiment_id}  {self.state}  {format_duration(round(self.age))}"
         return f"{text}  {self.reason}" if self.reason else text
+
+
+def _age(status: Mapping[str, Any], now: float) -> float:
+    """Seconds since it was created; of one that is over, until it was."""
+    until = float(status.get("updated_at") or now) if status["state"] in TERMINAL else now
+    return max(0.0, until - float(status.get("created_at") or until))
 
 
 def _row(run: Mapping[str, Any], now: float) -> RunRow:

@@ -116,7 +116,7 @@ def summary_lines(status: Mapping[str, Any], *, headline: bool = True) -> list[s
         if standing is not None:
             lines += _standing_lines(title, standing, about, trials)
     if about.get("best") is None:
-        lines.append(f"no trial has a {about['metric']} yet")
+        lines.append(f"no trial has a value of {about['metric']} yet")
     lines += [_headline(trials, about)] if headline else []
     lines += [f"  {each['trial']} failed: {each['reason']}" for each in about.get("failed", ())]
     if about.get("note"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -31,8 +30,11 @@ def finish(result: ExperimentResult, as_json: bool) -> None:
         print_json({**result.status, "path": str(result.path), "exit_code": result.exit_code})
     else:
         console = Console()
-        seconds = time.time() - float(result.status.get("created_at") or time.time())
-        console.print(f"{result.state} in {seconds:.0f}s: {result.path}", highlight=False, soft_wrap=True)
+        took = ""
+        if result.drove:
+            seconds = float(result.status["updated_at"]) - float(result.status["driven_since"])
+            took = f" in {seconds:.0f}s"
+        console.print(f"{result.state}{took}: {result.path}", highlight=False, soft_wrap=True)
         if "sweep" in result.status:
             lines = summary_lines(result.status)
         else:

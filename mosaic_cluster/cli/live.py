@@ -97,10 +97,13 @@ def _run_table(rows: Sequence[RunRow]) -> Table:
 def _sweep_view(progress: Progress, sweep: SweepProgress) -> Group:
     several = any(row.worker for row in sweep.rows)
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold dim")
-    for name in ("trial", *(["worker"] if several else []), *sweep.columns):
-        table.add_column(name, overflow="ellipsis", no_wrap=True)
-    for name in ("state", "rung", sweep.metric):
-        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
+    # Where it is narrow, the names of settings and metrics give way, not what tells trials apart.
+    table.add_column("trial", no_wrap=True)
+    for name in (*(["worker"] if several else []), *sweep.columns):
+        table.add_column(name, overflow="fold")
+    table.add_column("state", no_wrap=True)
+    table.add_column("rung", justify="right", no_wrap=True)
+    table.add_column(sweep.metric, justify="right", overflow="fold")
     shown = _of_interest(sweep.rows)
     for row in shown:
         table.add_row(*_trial_cells(row, sweep.columns, several))

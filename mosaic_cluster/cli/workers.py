@@ -86,6 +86,7 @@ def _gpu(needs: Any) -> str:
 
 def _show(entry: WorkerEntry) -> None:
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
@@ -103,17 +104,20 @@ def _show(entry: WorkerEntry) -> None:
     if entry.config_fields is None:
         console.print("its config's fields are not known (no dataclass found)")
         return
-    table = Table("config", "type", "default", "unit", "range", "meaning", pad_edge=False)
+    console.print(Text("config", style="bold"))
     for field in entry.config_fields:
-        default = "(required)" if field.required else str(field.default)
-        cells = (field.name, field.type, default, field.unit or "", _range(field), field.help or "")
-        table.add_row(*map(Text, cells))  # as written: brackets are no markup
-    console.print(table)
+        default = "required" if field.required else f"default {field.default}" if field.default is not None else ""
+        about_it = ", ".join(part for part in (field.type, default, _range(field), field.unit or "") if part)
+        console.print(Text.assemble(("  " + field.name, "cyan"), f"  {about_it}"), highlight=False)
+        if field.help:
+            console.print(Padding(Text(field.help, style="dim"), (0, 0, 0, 6)), highlight=False)
 
 
 def _range(field: Any) -> str:
     if field.choices:
         return " | ".join(map(str, field.choices))
     low = "" if field.min is None else f"≥ {field.min}"
+    if field.exclusive_min is not None:
+        low = f"> {field.exclusive_min}"
     high = "" if field.max is None else f"≤ {field.max}"
     return " ".join(part for part in (low, high) if part)

@@ -23,7 +23,7 @@ MAY_CHANGE: Mapping[str, Mapping[str, str]] = {
     },
     "sweep": {
         "limits": NEXT_ATTEMPT,
-        "limits.max_concurrent_trials": "holds at once",
+        "limits.max_concurrent_trials": "holds for trials that start from now on",
         "samples": "more trials, after those there are",
         "resources": NEXT_ATTEMPT,
         "environment": NEXT_ATTEMPT,

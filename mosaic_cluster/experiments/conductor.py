@@ -107,6 +107,7 @@ class Conductor:
         self._listener = listener
         self._clock = clock
         self._record = home.record()
+        self._begun = clock()
         self._due: dict[str, float] = {}
         self._shown: list[tuple[str, str, str]] = []
         self._stop: tuple[str, str] | None = None
@@ -251,13 +252,19 @@ class Conductor:
             "kind": self._record.get("kind"),
             "name": self._record.get("name"),
             "state": state,
+            "reason": self._why_cancelled() if state == CANCELLED else "",
             "created_at": self._record.get("created_at"),
             "updated_at": self._clock(),
+            "driven_since": self._begun,
             "driver": None if state in TERMINAL else driver_identity(),
             "backend": self.backend.name,
             "runs": [life.to_dict() for life in self.lives.values()],
             **self.story.document(),
         }
+
+    def _why_cancelled(self) -> str:
+        asked = (life.reason for life in self.lives.values() if life.state == CANCELLED and life.code == "cancelled")
+        return next(asked, "")
 
     def _ended(self, life: RunLife, result: AttemptResult, *, counts: bool = True) -> None:
         now = self._clock()

@@ -38,6 +38,10 @@ def read_status(home: ExperimentHome, now: float | None = None) -> dict[str, Any
             if run["state"] not in TERMINAL:
                 run["reason"] = f"was {run['state']}; {why}"
                 run["state"] = LOST
+        for trial in status.get("trials", ()):
+            if trial["state"] in ("PENDING", "RUNNING", "PAUSED"):
+                trial["reason"] = f"was {trial['state']}; {why}"
+                trial["state"] = LOST
     return status
 
 

@@ -45,6 +45,19 @@ def last_checkpoint(run_dir: Path, before_attempt: int, since: int = 1) -> Check
     return None
 
 
+def checkpoint_at(run_dir: Path, before_attempt: int, step: int, since: int = 1) -> Checkpoint | None:
+    """The usable checkpoint of the attempts from ``since`` on that was saved at ``step`` or soonest after it."""
+    found = [
+        checkpoint
+        for attempt in range(since, before_attempt)
+        if (log := run_dir / "attempts" / str(attempt) / "stdout.log").is_file()
+        for offset, line in _marked_lines(log)
+        if (checkpoint := _announced(line, run_dir, attempt, offset)) is not None and checkpoint.step >= step
+    ]
+    # Of the same step, the later one: an earlier attempt's is the same, or was trained again since.
+    return min(found, key=lambda each: (each.step, -(each.attempt or 0)), default=None)
+
+
 def copy_checkpoint(found: Checkpoint, run_dir: Path, label: str) -> str:
     """Copy another run's checkpoint into a run's folder, whole or not at all; returns the copy's path.
 

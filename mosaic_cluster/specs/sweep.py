@@ -81,8 +81,10 @@ def check_rungs(value: Any) -> Any:
     if not isinstance(value, list) or not value or not all(_steps(each) for each in value):
         raise ValueError(f"{shown(value)} is no list of steps; {valid}")
     steps = [int(each) for each in value]
-    if steps != sorted(set(steps)) or len(steps) > MOST_RUNGS:
-        raise ValueError(f"the steps do not rise, or are more than {MOST_RUNGS}; {valid}")
+    if steps != sorted(set(steps)):
+        raise ValueError(f"the steps do not rise; {valid}")
+    if len(steps) > MOST_RUNGS:
+        raise ValueError(f"there are {len(steps):,} rungs; give at most {MOST_RUNGS:,}, e.g. every 10_000 steps")
     return steps
 
 

@@ -298,7 +298,17 @@ def test_stop_and_go_on(lab: Lab) -> None:
         assert stopped.returncode == 0, stopped.stdout + stopped.stderr
         output, _ = process.communicate(timeout=60)
         assert process.returncode == 130, output
-    assert status_of(lab)["state"] == "CANCELLED"
+    status = status_of(lab)
+    assert status["state"] == "CANCELLED"
+    assert status["reason"].startswith("stopped by ")
+    assert {trial["state"] for trial in status["trials"]} == {"CANCELLED"}
+    assert "CANCELLED in " in output
+    heading = lab.mosaic("status").stdout.splitlines()[0]
+    time.sleep(1.5)
+    assert lab.mosaic("status").stdout.splitlines()[0] == heading  # what is over grows no older
+    logs = lab.mosaic("logs", "latest", "t0001").stdout
+    assert logs.count("run_started") == 2
+    assert "t0001 " in logs
     done = lab.mosaic("resume", "latest", *lab.where)
     assert done.returncode == 0, done.stdout + done.stderr
     assert status_of(lab)["sweep"]["best"]["score"] == 300.0

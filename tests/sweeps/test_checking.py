@@ -130,3 +130,28 @@ def test_the_plan_says_what_runs_and_what_waits() -> None:
     ):
         assert expected in text, text
     assert [answer["answer"] for answer in answers] == ["placed", "placed", "waiting"]
+
+
+def test_mistakes_of_all_sorts_come_at_once_and_once_each() -> None:
+    found = problems(
+        config={"algo": "ppo", "total_step": 50_000, "tau": 0.1},
+        space={
+            "learning_rate": {"uniform": [0.1, 0.2]}, "gama": {"choice": [0.9, 0.99]}, "ent_coef": {"uniform": [-1, 0]},
+        },
+        seeds=2,
+    )  # fmt: skip
+    starts = sorted(message.partition(":")[0] for message in found)
+    assert starts == ["config.tau", "config.total_step", "space.ent_coef", "space.gama"]
+    assert not any("configuration" in message for message in found)
+
+
+def test_a_rung_that_no_run_reaches() -> None:
+    found = problems(metric={"name": "episodic_return", "at": [5_000, 60_000]}, scheduler="asha")
+    assert found == [
+        "metric.at: rung 60,000 is never reached: config.total_steps is 50,000; lower the one or raise the other"
+    ]
+
+
+def test_an_unknown_worker_is_told_beside_what_is_wrong_by_itself() -> None:
+    found = problems(worker="cleanrk", samples=0)
+    assert [message.partition(":")[0] for message in found] == ["samples", "worker"]

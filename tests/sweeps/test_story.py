@@ -346,6 +346,8 @@ def test_what_a_copied_run_reached_before_does_not_count(sweeps: Sweeps) -> None
     for trial in copied:
         born = trial["lineage"][0]
         after = [score for at, score in trial["scores"] if at > born["at"]]
+        (copy,) = born["runs"].values()
+        assert copy["step"] == born["at"]  # what was saved at the rung, though the source trained on
         # The copied checkpoint alone was worth more than twenty steps of the worst.
         assert all(score > 20 * 2 for score in after), trial
 
@@ -388,6 +390,9 @@ def test_an_unfinished_sweep_with_a_failed_trial_is_cancelled_not_failed(sweeps:
     assert trials_of(sweeps.conductor)["t0001"]["state"] == "FAILED"
     sweeps.conductor.request_stop("cancelled", "interrupted (Ctrl-C)")
     assert sweeps.conductor.run_to_end() == "CANCELLED"
+    document = sweeps.conductor.status_document()
+    assert document["reason"].startswith("interrupted (Ctrl-C)")
+    assert [trial["state"] for trial in document["trials"]] == ["FAILED", "CANCELLED", "CANCELLED"]
     resumed = sweeps.resume(sweeps.conductor.home)
     assert [trial["state"] for trial in trials_of(resumed).values()] == ["FAILED", "COMPLETED", "COMPLETED"]
 

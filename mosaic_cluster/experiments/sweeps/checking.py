@@ -17,6 +17,9 @@ from mosaic_cluster.worker.errors import Problem, WorkerError
 
 MOST_CHECKED = 300
 MOST_SHOWN = 10
+LENGTHS = ("total_steps", "total_timesteps")
+"""What workers call the length of a run."""
+
 SEED_ELSEWHERE = "write `seeds:`, which every configuration gets"
 
 
@@ -37,11 +40,27 @@ def check_sweep(spec: SweepSpec, catalog: Catalog) -> tuple[tuple[Part, ...], li
         read, _ = read_space(space, spec.constraints, config)
         part = Part(worker, config, read)
         parts.append(part)
-        found = [*_own(part), *_unknown(part), *_cannot(spec, worker)]
-        problems += found or _refused(spec, part, catalog)
+        problems += _once_a_path(
+            [*_own(part), *_unknown(part), *_beyond(spec, part), *_cannot(spec, worker), *_refused(spec, part, catalog)]
+        )
     if len(parts) == len(spec.workers()) and not problems:
         problems += _planned(spec, tuple(parts), catalog)
     return tuple(parts), list(dict.fromkeys(problems))[: MOST_SHOWN * 3]
+
+
+def unknown_workers(document: Mapping[str, Any], catalog: Catalog) -> list[Problem]:
+    """Workers of a broken spec that do not exist, as far as they can be read."""
+    given = document.get("worker")
+    chosen = given.get("choice") if isinstance(given, Mapping) else [given]
+    found = []
+    for index, entry in enumerate(chosen if isinstance(chosen, list) else []):
+        name = entry.get("name") if isinstance(entry, Mapping) else entry
+        if isinstance(name, str) and name.strip():
+            try:
+                catalog.get(name)
+            except WorkerError as error:
+                found.append(Problem(f"worker.choice.{index}" if isinstance(given, Mapping) else "worker", str(error)))
+    return found
 
 
 def config_of(part: Part, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,6 +115,17 @@ def _unknown(part: Part) -> list[Problem]:
     return found
 
 
+def _beyond(spec: SweepSpec, part: Part) -> list[Problem]:
+    """Rungs that no run reaches."""
+    last = spec.metric.at[-1] if spec.metric.at else 0
+    for name in LENGTHS:
+        length = part.config.get(name)
+        if isinstance(length, int) and not isinstance(length, bool) and length < last:
+            message = f"rung {last:,} is never reached: config.{name} is {length:,}; lower the one or raise the other"
+            return [Problem("metric.at", message)]
+    return []
+
+
 def _cannot(spec: SweepSpec, worker: WorkerEntry) -> list[Problem]:
     """What the scheduler needs of a worker."""
     keeps = worker.capabilities is not None and worker.capabilities.supports_checkpointing
@@ -140,23 +170,46 @@ def _asked(
     full = [
         {**config_of(part, params), "run_id": CHECK_RUN_ID, "seed": spec.seeds[0]} for params, _ in configurations
     ]
-    found: list[Problem] = []
-    for (params, number), problems in zip(configurations, catalog.check_configs(part.worker, full), strict=True):
+    # Of what is wrong with a range, its end tells most.
+    found: list[tuple[bool, Problem]] = []
+    answers = catalog.check_configs(part.worker, full)
+    everywhere = set.intersection(*({(each.path, each.message) for each in answer} for answer in answers))
+    ignored = {path.removeprefix("config").lstrip(".").partition(".")[0] for path, _ in everywhere}
+    for (params, number), problems in zip(configurations, answers, strict=True):
         for problem in problems:
-            found.append(_told(problem, params, number, part.space))
-    return found[:MOST_SHOWN]
+            path = problem.path.removeprefix("config").lstrip(".")
+            param = part.space.find(path)
+            between = param is not None and params.get(path) not in param.extremes()
+            found.append((between, _told(problem, params, number, part.space, ignored)))
+    return _once_a_path([problem for _, problem in sorted(found, key=lambda pair: pair[0])])[:MOST_SHOWN]
 
 
-def _told(problem: Problem, params: Mapping[str, Any], number: int | None, space: Space) -> Problem:
-    """A worker's answer about one configuration, said of the sweep."""
+def _once_a_path(problems: Sequence[Problem]) -> list[Problem]:
+    """The first of each place: what is wrong with a setting is wrong in every configuration that has it."""
+    return list({problem.path: problem for problem in reversed(problems)}.values())[::-1]
+
+
+def _told(
+    problem: Problem, params: Mapping[str, Any], number: int | None, space: Space, ignored: set[str]
+) -> Problem:
+    """A worker's answer about one configuration, said of the sweep.
+
+    Args:
+        ignored: settings that are wrong whatever the configuration.
+    """
     path = problem.path.removeprefix("config").lstrip(".")
-    varied = space.find(path)
-    given = ", ".join(f"{name}: {value}" for name, value in params.items())
-    if varied is not None:
+    if space.find(path) is not None:
         return Problem(f"space.{path}", problem.message)
+    if path.partition(".")[0] in ignored:
+        return problem
+    given = ", ".join(f"{name}: {_short(value)}" for name, value in params.items())
     which = f"configuration {number}" if number is not None else "a configuration of this space"
     in_config = path in flat(nested(params)) or not params
     return Problem(problem.path, problem.message if in_config else f"{problem.message} ({which} has {given})")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _merged(fixed: Mapping[str, Any], varied: Mapping[str, Any]) -> dict[str, Any]:

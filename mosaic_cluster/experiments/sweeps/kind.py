@@ -12,7 +12,7 @@ from mosaic_cluster.experiments.conductor import Conductor
 from mosaic_cluster.experiments.life import RunLife
 from mosaic_cluster.experiments.planning import Part, Prepared, run_plan
 from mosaic_cluster.experiments.replay import Replay
-from mosaic_cluster.experiments.sweeps.checking import check_sweep, config_of, planned
+from mosaic_cluster.experiments.sweeps.checking import check_sweep, config_of, planned, unknown_workers
 from mosaic_cluster.experiments.sweeps.describing import describe_sweep
 from mosaic_cluster.experiments.sweeps.story import SweepStory, advisors
 from mosaic_cluster.placement import ClusterView
@@ -30,9 +30,8 @@ class Sweep:
         self, document: Mapping[str, Any], spec: Spec | None, catalog: Catalog
     ) -> tuple[tuple[Part, ...], list[Problem]]:
         """See :class:`Kind`."""
-        del document
         if not isinstance(spec, SweepSpec):
-            return (), []
+            return (), unknown_workers(document, catalog)
         return check_sweep(spec, catalog)
 
     def prepare(self, spec: Spec, parts: tuple[Part, ...], storage: Storage) -> Prepared:

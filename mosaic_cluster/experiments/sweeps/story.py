@@ -24,7 +24,7 @@ from mosaic_cluster.experiments.sweeps.checking import config_of, setup_of
 from mosaic_cluster.experiments.sweeps.ranking import summary
 from mosaic_cluster.experiments.sweeps.trials import Book, Trial, score_of
 from mosaic_cluster.runtime.backend import Backend, Origin, WatchOrder
-from mosaic_cluster.runtime.checkpoints import copy_checkpoint, last_checkpoint
+from mosaic_cluster.runtime.checkpoints import checkpoint_at, copy_checkpoint, last_checkpoint
 from mosaic_cluster.runtime.searching.protocols import (
     STOP,
     Decision,
@@ -101,7 +101,7 @@ class SweepStory:
     def document(self) -> dict[str, Any]:
         """See :class:`Story`."""
         spec = self.spec
-        entries = [trial.to_dict() for trial in self.book.trials.values()]
+        entries = [self._entry(trial) for trial in self.book.trials.values()]
         about = {
             "metric": spec.metric.name,
             "mode": spec.metric.mode,
@@ -115,6 +115,14 @@ class SweepStory:
         if self._note:
             about["note"] = self._note
         return {"sweep": about, "trials": entries}
+
+    def _entry(self, trial: Trial) -> dict[str, Any]:
+        """As it stands: with the runs of an interrupted sweep, its trials are interrupted, too."""
+        entry = trial.to_dict()
+        lives = self._lives(trial)
+        if not trial.over and self.conductor.stopping and all(life.ended for life in lives):
+            entry |= {"state": trials.CANCELLED, "reason": f"{lives[0].reason}; a resume goes on with it"}
+        return entry
 
     # ---- taking up a journal ---------------------------------------------------------------------------
 
@@ -326,12 +334,12 @@ class SweepStory:
             self._record(trials.EXPLOITED, trial=trial.name, skipped=why)
             return
         runs: dict[str, Any] = {}
+        at = trial.reports[-1].at if trial.reports else 0
         for life, from_life in zip(self._lives(trial), self._lives(source), strict=True):
-            found = last_checkpoint(
-                self.conductor.home.run_dir(from_life.run_id),
-                from_life.attempt + 1,
-                since=from_life.origin.attempt if from_life.origin else 1,
-            )
+            since = from_life.origin.attempt if from_life.origin else 1
+            folder, upto = self.conductor.home.run_dir(from_life.run_id), from_life.attempt + 1
+            # What it had at the rung, where it saved that; it has trained on until it paused.
+            found = checkpoint_at(folder, upto, at, since) or last_checkpoint(folder, upto, since)
             if found is None and from_life.origin is None:
                 why = f"goes on as it was: {source.name} has no checkpoint that could be copied"
                 self._record(trials.EXPLOITED, trial=trial.name, skipped=why)
@@ -358,7 +366,7 @@ class SweepStory:
             trials.EXPLOITED,
             trial=trial.name,
             source=source.name,
-            at=trial.reports[-1].at if trial.reports else 0,
+            at=at,
             before=trial.params,
             params=dict(decision.params),
             runs=runs,

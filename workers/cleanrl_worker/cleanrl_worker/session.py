@@ -43,7 +43,7 @@ class Session:
         resumed: the content of the checkpoint to go on from.
         resumed_from: its path.
         stop_requested: asked at every step.
-        report_steps: environment steps at which somebody looks: a heartbeat follows at once.
+        report_steps: environment steps at which somebody looks: a heartbeat follows at once, a checkpoint soon.
         clock: seconds, monotonic.
 
     Attributes:
@@ -88,6 +88,7 @@ class Session:
             self._resume(resumed)
         self._started = self._last_heartbeat = clock()
         self._heartbeat_step = self._saved_step = self.step
+        self._save_soon = False
         self._looked_at = [step for step in sorted(report_steps, reverse=True) if step > self.step]
 
     def _resume(self, saved: dict[str, Any]) -> None:
@@ -160,7 +161,7 @@ class Session:
         moment = self._clock()
         while self._looked_at and self._looked_at[-1] <= self.step:
             self._looked_at.pop()
-            now = True
+            now = self._save_soon = True
         if self.step <= self._heartbeat_step or not (
             now or moment - self._last_heartbeat >= HEARTBEAT_SECONDS
         ):
@@ -199,9 +200,12 @@ class Session:
         return found
 
     def checkpoint_if_due(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Save when ``checkpoint_every`` steps have passed since the last time; called between updates."""
+        """Save when ``checkpoint_every`` steps have passed since the last time, or somebody has looked.
+
+        Called between updates.
+        """
         every = self.config.checkpoint_every
-        if every and self.step // every > self._saved_step // every:
+        if self._save_soon or (every and self.step // every > self._saved_step // every):
             self.checkpoint(state)
 
     def checkpoint(self, state: Callable[[], dict[str, Any]]) -> None:
@@ -223,6 +227,7 @@ class Session:
             "random": random_states(self.device),
             "algorithm": state(),
         }
+        self._save_soon = False
         self.checkpoint_path = self._store.save(self.step, content)
         self._saved_step = self.step
         self._emitter.checkpoint_saved({"path": str(self.checkpoint_path), "step": self.step})
