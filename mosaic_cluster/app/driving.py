@@ -17,8 +17,9 @@ from mosaic_cluster.app.backends import make_backend
 from mosaic_cluster.catalog import Catalog
 from mosaic_cluster.experiments.conductor import Conductor, Listener
 from mosaic_cluster.experiments.home import ExperimentHome
+from mosaic_cluster.experiments.journal import Journal
 from mosaic_cluster.experiments.kinds import KINDS
-from mosaic_cluster.experiments.launching import launch, prepare, resume
+from mosaic_cluster.experiments.launching import check_resume, launch, prepare, resume
 from mosaic_cluster.experiments.life import COMPLETED, FAILED
 from mosaic_cluster.experiments.placing import check_feasible
 from mosaic_cluster.experiments.planning import Prepared
@@ -116,6 +117,8 @@ def continue_experiment(
     done = {COMPLETED} if retry_failed else {COMPLETED, FAILED}
     if status["state"] in done and document is None:
         return ExperimentResult(home.experiment_id, home.path, status["state"], status, drove=False)
+    # What is refused anyway is refused before a cluster is started.
+    check_resume(home, Journal(home.storage).entries(), document, allow_changed=allow_changed)
     made = _backend(backend, address, notice)
     try:
         conductor = resume(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mosaic_cluster.catalog import Catalog
-from mosaic_cluster.experiments.changes import CHANGED, CREATED, accepted, changes, check_changes, wanted
+from mosaic_cluster.experiments.changes import CHANGED, CREATED, Change, accepted, changes, check_changes, wanted
 from mosaic_cluster.experiments.conductor import Conductor, Listener, driver_identity
 from mosaic_cluster.experiments.home import ExperimentHome, new_experiment_id
 from mosaic_cluster.experiments.kinds import KINDS
@@ -113,12 +113,7 @@ def resume(
     # The journal is looked at first: whoever takes the experiment up from here on takes our next entry.
     conductor = Conductor(home, backend, listener=listener, clock=clock)
     entries = conductor.journal.entries()
-    if driver_alive(home, entries):
-        raise _driven(home)
-    record = home.record()
-    now_wanted = wanted(record, entries, document)
-    changed = changes(accepted(record, entries), now_wanted)
-    check_changes(changed, home.experiment_id, allowed=allow_changed)
+    now_wanted, changed = check_resume(home, entries, document, allow_changed=allow_changed)
     prepared = prepare(now_wanted, catalog, heading=f"{home.experiment_id} cannot be continued here")
     kind = KINDS[prepared.spec.kind]
     kind.check_backend(prepared, backend)
@@ -136,6 +131,33 @@ def resume(
         conductor.close_lost_attempt(life)
     kind.go_on(conductor, retry_failed=retry_failed)
     return conductor
+
+
+def check_resume(
+    home: ExperimentHome,
+    entries: Sequence[Mapping[str, Any]],
+    document: Mapping[str, Any] | None,
+    *,
+    allow_changed: bool,
+) -> tuple[dict[str, Any], list[Change]]:
+    """Whether an experiment may be taken up. Needs no backend; see :func:`resume`.
+
+    Args:
+        entries: its journal.
+
+    Returns:
+        The spec to go on with, and how it differs from the one so far.
+
+    Raises:
+        InvalidInput: somebody drives it already, or its spec was edited.
+    """
+    if driver_alive(home, entries):
+        raise _driven(home)
+    record = home.record()
+    now_wanted = wanted(record, entries, document)
+    changed = changes(accepted(record, entries), now_wanted)
+    check_changes(changed, home.experiment_id, allowed=allow_changed)
+    return now_wanted, changed
 
 
 def _driven(home: ExperimentHome) -> InvalidInput:
