@@ -10,7 +10,6 @@ from typing import Any
 import psutil
 
 from mosaic_cluster.experiments.home import ExperimentHome
-from mosaic_cluster.experiments.journal import Journal
 from mosaic_cluster.experiments.life import LOST, TERMINAL
 from mosaic_cluster.worker.errors import NotFound
 
@@ -61,16 +60,6 @@ def driver_alive(home: ExperimentHome, entries: Sequence[Mapping[str, Any]] = ()
     driver = begun[-1]["driver"]
     here = driver["host"] == socket.gethostname()
     return bool(here and _same_process(int(driver["pid"]), float(driver["process_started"])))
-
-
-def resumes(home: ExperimentHome) -> dict[str, dict[int, int | None]]:
-    """For each run, the step each attempt continued from (``None``: from the beginning)."""
-    found: dict[str, dict[int, int | None]] = {}
-    for entry in Journal(home.storage).entries():
-        if entry["type"] == "attempt_ended":
-            attempts = found.setdefault(entry["run_id"], {})
-            attempts[entry["attempt"]] = entry.get("resumed_from_step")
-    return found
 
 
 def _driver_gone(status: dict[str, Any], now: float) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mosaic_cluster.runtime.searching.protocols import Searcher, SearchSetup, Suggestion, plain_searcher
-from mosaic_cluster.specs.space import NoConfiguration, Param, Space
+from mosaic_cluster.specs.space import Param
 from mosaic_cluster.worker.errors import BackendError
 
 METRIC = "score"
@@ -121,6 +121,3 @@ def _ask(trial: Any, param: Param, name: str) -> Any:
 
 def _value(param: Param, asked: Any) -> Any:
     return param.choices[int(asked)] if param.kind == "choice" else param.fit(asked)
-
-
-__all__ = ["NoConfiguration", "OptunaSearcher", "Space", "make_searcher"]
