@@ -318,25 +318,24 @@ def test_stop_and_go_on(lab: Lab) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_asha_finds_the_same_best_with_a_fraction_of_the_steps(lab: Lab) -> None:
-    """Known curves, real processes: the same best trial as without a scheduler, with at most 40 % of its steps."""
-    qualities = random.Random(7).sample(range(1, 100), 16)
-    shared: dict[str, Any] = {
-        "space": {"quality": {"choice": [value / 10 for value in qualities]}},
-        "config": {"steps": 81, "pause": 0.25},
-        "metric": {"name": "score", "at": [3, 9, 27, 81]},
-        "seeds": [1],
-    }
-    found = []
-    for scheduler in ("none", "asha"):
-        folder = lab.folder / scheduler
-        folder.mkdir()
-        here = Lab(folder, lab.env, lab.where[-1])
-        done = here.mosaic("run", write_spec(folder, sweep(scheduler=scheduler, **shared)), *here.where, timeout=400)
-        assert done.returncode == 0, done.stdout + done.stderr
-        status = status_of(here)
-        found.append((status["sweep"]["best"], sum(run["step"] for run in status["runs"])))
-    (full, all_steps), (early, steps) = found
-    assert early["params"] == full["params"] == {"quality": max(qualities) / 10}
-    assert early["score"] == full["score"]
-    assert steps <= 0.4 * all_steps, steps / all_steps
-    print(f"asha: {steps} of {all_steps} steps")
+    """Known curves, real processes: the best trial, with at most 40 % of the steps that all to their end would take.
+
+    Forty trials: who is first at a rung is a matter of chance, and the first few are compared with nobody.
+    """
+    qualities = random.Random(7).sample(range(1, 100), 40)
+    done = lab.mosaic(
+        "run",
+        write_spec(lab.folder, sweep(
+            scheduler="asha", space={"quality": {"choice": [value / 10 for value in qualities]}}, seeds=[1],
+            config={"steps": 81, "pause": 0.4}, metric={"name": "score", "at": [3, 9, 27, 81]},
+        )),
+        *lab.where, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    status = status_of(lab)
+    best = status["sweep"]["best"]
+    assert best["params"] == {"quality": max(qualities) / 10}
+    assert best["score"] == pytest.approx(81 * max(qualities) / 10)
+    share = sum(run["step"] for run in status["runs"]) / (81 * len(qualities))
+    print(f"asha: {share:.0%} of the steps")
+    assert share <= 0.4
