@@ -18,6 +18,7 @@ MAY_CHANGE: Mapping[str, Mapping[str, str]] = {
         "limits": NEXT_ATTEMPT,
         "resources": NEXT_ATTEMPT,
         "environment": NEXT_ATTEMPT,
+        "telemetry": "holds from now on, for each run from its next attempt on",
         "command": NEXT_ATTEMPT,
         "notes": "is kept from now on",
     },
@@ -27,9 +28,13 @@ MAY_CHANGE: Mapping[str, Mapping[str, str]] = {
         "samples": "more trials, after those there are",
         "resources": NEXT_ATTEMPT,
         "environment": NEXT_ATTEMPT,
+        "telemetry": "holds from now on, for each run from its next attempt on",
         "notes": "is kept from now on",
     },
 }
+FIXED = ("telemetry.shards",)
+"""A hub of another number of shards would not know what is there."""
+
 # Where an experiment lies is seen by where it is found.
 IGNORED = ("storage",)
 
@@ -91,7 +96,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
         if path.partition(".")[0] in IGNORED:
             continue
         effects = MAY_CHANGE.get(kind, {}) if after.get("kind") == kind else {}
-        effect = effects.get(path) or effects.get(path.partition(".")[0])
+        effect = None if path in FIXED else effects.get(path) or effects.get(path.partition(".")[0])
         if path == "samples" and not (isinstance(old, int) and isinstance(new, int) and new > old):
             effect = None
         found.append(Change(path, old, new, effect))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, WithJsonSchema
 
 from mosaic_cluster.specs.problems import several, shown, type_of
-from mosaic_cluster.units import parse_bytes, parse_duration
+from mosaic_cluster.units import format_bytes, parse_bytes, parse_duration
 
 LARGEST_SEED = 2**32 - 1
 MANY_VALUES = 100_000
@@ -119,6 +119,19 @@ def optional(validator: BeforeValidator) -> BeforeValidator:
 def size(example: str) -> BeforeValidator:
     """Accepts sizes above zero, with or without a unit."""
     return BeforeValidator(_with_units(parse_bytes, "size", example, zero=False))
+
+
+def size_from(low: int, example: str) -> BeforeValidator:
+    """Accepts sizes of at least ``low`` bytes."""
+
+    def check(value: Any) -> Any:
+        parsed: int = inner(value)
+        if parsed < low:
+            raise ValueError(f"{shown(value)} is too little; give at least {format_bytes(low)}, e.g. {example}")
+        return parsed
+
+    inner: Any = _with_units(parse_bytes, "size", example, zero=low == 0)
+    return BeforeValidator(check)
 
 
 def duration(example: str, *, zero: bool = False) -> BeforeValidator:

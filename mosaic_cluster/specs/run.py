@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from mosaic_cluster.specs.fields import (
     LARGEST_SEED,
@@ -27,6 +27,8 @@ from mosaic_cluster.specs.fields import (
     whole_number,
 )
 from mosaic_cluster.specs.problems import several, shown
+from mosaic_cluster.specs.sections import Section, document_of
+from mosaic_cluster.specs.telemetry import Telemetry
 
 LONGEST_NAME = 120
 DEFAULT_STORAGE = "./mosaic-results"
@@ -95,12 +97,6 @@ def check_command(value: Any) -> Any:
             "names no program; give a program and its arguments, e.g. [python, -m, my_worker.cli]"
         )
     return check_arguments(value)
-
-
-class Section(BaseModel):
-    """A part of a spec: unknown keys are refused, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Resources(Section):
@@ -193,6 +189,9 @@ Environment = Annotated[
         examples=[{"WANDB_MODE": "offline"}],
     ),
 ]
+TelemetrySection = Annotated[
+    Telemetry, BeforeValidator(nothing_is_empty), Field(description="How events are kept")
+]
 Notes = Annotated[JsonMapping, Field(description="Anything; kept with the experiment, and not looked at")]
 
 
@@ -249,6 +248,7 @@ class RunSpec(Section):
         default_factory=Limits, description="What ends the run if it does not end by itself"
     )
     storage: StorageFolder = DEFAULT_STORAGE
+    telemetry: TelemetrySection = Field(default_factory=Telemetry)
     environment: Environment = Field(default_factory=dict)
     command: Annotated[list[str] | None, BeforeValidator(check_command)] = Field(
         default=None,
@@ -266,15 +266,3 @@ class RunSpec(Section):
         Parsing it gives an equal spec.
         """
         return document_of(self)
-
-
-def document_of(section: BaseModel) -> dict[str, Any]:
-    """A section in its canonical form: what is not set left out."""
-    document: dict[str, Any] = {}
-    for name in type(section).model_fields:
-        value = getattr(section, name)
-        if isinstance(value, BaseModel):
-            document[name] = document_of(value)
-        elif value is not None:
-            document[name] = value
-    return document

@@ -26,11 +26,12 @@ from mosaic_cluster.specs.run import (
     Name,
     Notes,
     Resources,
-    Section,
     StorageFolder,
-    document_of,
+    TelemetrySection,
 )
+from mosaic_cluster.specs.sections import Section, document_of
 from mosaic_cluster.specs.space import flat, read_space
+from mosaic_cluster.specs.telemetry import Telemetry
 
 SEARCHES = ("random", "grid", "optuna")
 SCHEDULERS = ("none", "asha", "hyperband", "pbt")
@@ -344,6 +345,7 @@ class SweepSpec(Section):
         default_factory=SweepLimits, description="What ends each run if it does not end by itself"
     )
     storage: StorageFolder = DEFAULT_STORAGE
+    telemetry: TelemetrySection = Field(default_factory=Telemetry)
     environment: Environment = Field(default_factory=dict)
     notes: Notes = Field(default_factory=dict)
 

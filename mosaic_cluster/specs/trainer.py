@@ -30,7 +30,8 @@ from mosaic_cluster.specs.fields import (
     whole_number,
 )
 from mosaic_cluster.specs.problems import several, shown
-from mosaic_cluster.specs.run import LONGEST_NAME, RunSpec, Section, is_ulid
+from mosaic_cluster.specs.run import LONGEST_NAME, RunSpec, is_ulid
+from mosaic_cluster.specs.sections import Section
 from mosaic_cluster.units import MIB
 
 _ITS_OWN = frozenset({"run_name", "entry_point", "arguments", "artifacts", "metadata", "schedule"})

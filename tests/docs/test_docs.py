@@ -16,6 +16,7 @@ from mosaic_cluster.specs import SweepSpec, read_document
 from mosaic_cluster.specs.run import Limits, Resources, RunSpec
 from mosaic_cluster.specs.space import KINDS
 from mosaic_cluster.specs.sweep import SCHEDULERS, SEARCHES, STATISTICS, Metric, Scheduler, Search, SweepLimits
+from mosaic_cluster.specs.telemetry import Telemetry
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -51,7 +52,7 @@ def test_code_on_pages_compiles(page: Path) -> None:
 def test_the_page_of_the_spec_names_every_key() -> None:
     text = (ROOT / "docs" / "spec.md").read_text()
     hidden = {"label", "worker_module", "run_id"}  # what trainer configs are turned into
-    names = {*RunSpec.model_fields, *Resources.model_fields, *Limits.model_fields} - hidden
+    names = {*RunSpec.model_fields, *Resources.model_fields, *Limits.model_fields, *Telemetry.model_fields} - hidden
     assert {name for name in names if f"`{name}`" not in text} == set()
 
 

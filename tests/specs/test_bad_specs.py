@@ -19,7 +19,7 @@ STORAGE = "storage must be a path on a local or shared file system in this versi
 SEEDS = "give a whole number from 0 to 4294967295, e.g. 1"
 WORKERS = "give text of 1 to 120 characters, e.g. cleanrl"
 KEYS = (
-    "kind, name, label, worker, worker_module, config, seed, resources, limits, storage, environment, "
+    "kind, name, label, worker, worker_module, config, seed, resources, limits, storage, telemetry, environment, "
     "command, run_id, notes"
 )
 

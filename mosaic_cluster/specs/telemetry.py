@@ -1,0 +1,44 @@
+"""The ``telemetry`` section of a spec: how events are kept, and how much room they may take on the way."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from mosaic_cluster.specs.fields import Size, size_from, whole_number
+from mosaic_cluster.specs.sections import Section
+
+MOST_SHARDS = 64
+LEAST_HUB_MEMORY = 64 << 20
+LEAST_LOG = 1 << 20
+
+
+class Telemetry(Section):
+    """How an experiment's events are kept."""
+
+    shards: Annotated[int, whole_number(1, MOST_SHARDS, example=4)] = Field(
+        default=1,
+        ge=1,
+        le=MOST_SHARDS,
+        description="Hub actors that the runs are spread over. One carries hundreds of thousands of events a second",
+        examples=[4],
+    )
+    hub_memory: Annotated[Size, size_from(LEAST_HUB_MEMORY, "512MB")] = Field(
+        default=512_000_000,
+        description="Most memory that each hub takes for events on their way to storage",
+    )
+    backlog: Annotated[Size, size_from(LEAST_LOG, "256MiB")] = Field(
+        default=256 << 20,
+        description="Bytes of a run's log that may wait for storage. More, and the run's processes stand still "
+        "until it has caught up",
+    )
+    keep_log: Annotated[Size, size_from(LEAST_LOG, "1GiB")] = Field(
+        default=1 << 30,
+        description="Bytes of each log that stay on disk. Of what comes after, events are in Parquet and other "
+        "lines are let go",
+    )
+    disk_reserve: Annotated[Size, size_from(0, "256MiB")] = Field(
+        default=256 << 20,
+        description="Free space on a log's disk below which the run's processes stand still",
+    )
