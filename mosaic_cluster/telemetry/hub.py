@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,11 +20,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mosaic_cluster.storage import Storage
+from mosaic_cluster.telemetry.files import FOOTER, SHARD, file_number, read_footer
 from mosaic_cluster.telemetry.schema import SCHEMA_VERSION, SCHEMAS, TABLES, check_table
 from mosaic_cluster.worker.errors import AlreadyExists, Fenced, StorageError
 
-SHARD = "0"
-FOOTER = b"mosaic_cluster"
 FIRST_ROLL, LAST_ROLL, ROLL_SHARE = 2.0, 120.0, 0.05
 """A commit at least this often, in seconds: 5 % of the hub's age, within bounds. A young experiment is seen at
 once, and one that runs for days leaves thousands of files, not millions."""
@@ -274,7 +273,7 @@ class HubCore:
         complete: dict[Key, list[_Range]] = {}
         for name in TABLES:
             for target in self._storage.list(name):
-                number = _number(target)
+                number = file_number(target)
                 if number is None:
                     continue
                 self._next[name] = max(self._next[name], number + 1)
@@ -293,43 +292,6 @@ class HubCore:
             if each.first <= log.committed < each.last:
                 log.accepted = log.committed = log.recorded = each.last
                 log.last_step, log.last_ts = each.last_step, each.last_ts
-
-
-def read_footer(storage: Storage, name: str) -> dict[str, Any]:
-    """What a telemetry file says of itself: ``schema_version``, ``complete`` and ``ranges``.
-
-    Raises:
-        StorageError: it is not one of ours, or of a newer version.
-    """
-    path = storage.path(name)
-    try:
-        found = (pq.read_metadata(path).metadata or {}).get(FOOTER)
-    except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"{path} is not a readable Parquet file: {error}") from error
-    if found is None:
-        raise StorageError(f"{path} was not written by mosaic_cluster; move it out of the telemetry folder")
-    footer: dict[str, Any] = json.loads(found)
-    if footer["schema_version"] > SCHEMA_VERSION:
-        raise StorageError(
-            f"{path} is of schema version {footer['schema_version']}, this mosaic_cluster reads up to "
-            f"{SCHEMA_VERSION}: read it with the version that wrote it, or a newer one"
-        )
-    return footer
-
-
-def data_files(storage: Storage, table: str) -> Iterator[str]:
-    """Names of a table's files, oldest first."""
-    for name in storage.list(table):
-        if _number(name) is not None:
-            yield name
-
-
-def _number(name: str) -> int | None:
-    stem = name.rpartition("/")[2]
-    shard, _, rest = stem.removesuffix(".parquet").partition("-")
-    if not stem.endswith(".parquet") or shard != SHARD or not rest.isdigit():
-        return None
-    return int(rest)
 
 
 def _after(rows: pa.RecordBatch, offset: int) -> pa.RecordBatch:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mosaic_cluster.storage import Storage
-from mosaic_cluster.telemetry.hub import data_files, read_footer
+from mosaic_cluster.telemetry.files import data_files, read_footer
 from mosaic_cluster.telemetry.schema import SCHEMAS, TABLES
 from mosaic_cluster.worker.errors import StorageError
 

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from mosaic_cluster.storage import Storage
-from mosaic_cluster.telemetry.hub import data_files
+from mosaic_cluster.telemetry.files import data_files
 from mosaic_cluster.telemetry.reading import ATTEMPT_STARTED, visible_parts
 from mosaic_cluster.telemetry.schema import SCHEMAS, TABLES
 from mosaic_cluster.worker.errors import InvalidInput, Problem

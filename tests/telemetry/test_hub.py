@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from mosaic_cluster.storage import Storage
 from mosaic_cluster.telemetry import Ack, Batch, HubCore, HubUnavailable, Pump, TelemetryReader, parse
-from mosaic_cluster.telemetry.hub import COMMIT_BYTES, FLUSH_SECONDS, LAST_ROLL, read_footer
+from mosaic_cluster.telemetry.files import read_footer
+from mosaic_cluster.telemetry.hub import COMMIT_BYTES, FLUSH_SECONDS, LAST_ROLL
 from mosaic_cluster.worker.errors import AlreadyExists, Fenced, StorageError
 
 
