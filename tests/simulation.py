@@ -14,7 +14,7 @@ from typing import Any
 
 from mosaic_cluster.placement import ClusterView, NodeView
 from mosaic_cluster.runtime.attempt import _goes_on_from, _watched
-from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, RunProgress
+from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, HubOrder, RunProgress
 from mosaic_cluster.runtime.searching.tune_schedulers import make_scheduler
 from mosaic_cluster.runtime.searching.tune_search import make_searcher
 from mosaic_cluster.supervision import Outcome
@@ -150,7 +150,7 @@ class SimBackend:
         node = NodeView("n", "node-n", True, False, float(self.slots), float(free), 1 << 40, 1 << 40)
         return ClusterView((node,), self.clock())
 
-    def open(self, experiment_id: str, experiment_dir: str) -> None:
+    def open(self, experiment_id: str, experiment_dir: str, hubs: HubOrder) -> None:
         del experiment_id, experiment_dir
 
     def start(self, order: AttemptOrder) -> SimHandle:

@@ -31,7 +31,7 @@ from mosaic_cluster.experiments.life import (
 )
 from mosaic_cluster.experiments.manifests import write_experiment_manifest, write_run_manifest
 from mosaic_cluster.placement import Placement, plan
-from mosaic_cluster.runtime.backend import AttemptResult, Backend
+from mosaic_cluster.runtime.backend import AttemptResult, Backend, HubOrder
 from mosaic_cluster.units import format_duration
 from mosaic_cluster.worker.errors import StorageError
 
@@ -85,6 +85,7 @@ class Conductor:
     Args:
         home: the experiment's folder.
         backend: opened by :meth:`begin`, closed by whoever made it.
+        hubs: how the telemetry hubs are to be; may be set until :meth:`begin`.
         listener: called with the status document about once a second and at each change.
         clock: unix time in seconds.
     """
@@ -94,11 +95,13 @@ class Conductor:
         home: ExperimentHome,
         backend: Backend,
         *,
+        hubs: HubOrder | None = None,
         listener: Listener | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.home = home
         self.backend = backend
+        self.hubs = hubs or HubOrder()
         self.journal = Journal(home.storage, clock)
         self.lives: dict[str, RunLife] = {}
         self.story: Story = Unchanging()
@@ -122,7 +125,7 @@ class Conductor:
         """
         self.journal.append("driver_started", driver=driver_identity(), backend=self.backend.name)
         self.publish()
-        self.backend.open(self.home.experiment_id, str(self.home.path))
+        self.backend.open(self.home.experiment_id, str(self.home.path), self.hubs)
 
     def now(self) -> float:
         """Unix time in seconds."""

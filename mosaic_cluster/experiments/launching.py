@@ -15,7 +15,7 @@ from mosaic_cluster.experiments.kinds import KINDS
 from mosaic_cluster.experiments.planning import Prepared
 from mosaic_cluster.experiments.provenance import provenance
 from mosaic_cluster.experiments.status import driver_alive
-from mosaic_cluster.runtime.backend import Backend
+from mosaic_cluster.runtime.backend import Backend, HubOrder
 from mosaic_cluster.specs import digest, parse
 from mosaic_cluster.storage import Storage, default_location
 from mosaic_cluster.worker.errors import Fenced, InvalidInput, Problem, SpecError, StorageError
@@ -80,7 +80,7 @@ def launch(
     }
     experiment_id = new_experiment_id(prepared.spec.name, now)
     home = ExperimentHome.create(prepared.storage, experiment_id, record)
-    conductor = Conductor(home, backend, listener=listener, clock=clock)
+    conductor = Conductor(home, backend, hubs=_hubs(prepared), listener=listener, clock=clock)
     conductor.journal.append(CREATED, spec=prepared.document)
     kind.begin(prepared, conductor)
     conductor.begin()
@@ -117,6 +117,7 @@ def resume(
     prepared = prepare(now_wanted, catalog, heading=f"{home.experiment_id} cannot be continued here")
     kind = KINDS[prepared.spec.kind]
     kind.check_backend(prepared, backend)
+    conductor.hubs = _hubs(prepared)
     open_attempts = kind.take_up(prepared, conductor, entries, retry_failed=retry_failed)
     try:
         conductor.begin()
@@ -158,6 +159,11 @@ def check_resume(
     changed = changes(accepted(record, entries), now_wanted)
     check_changes(changed, home.experiment_id, allowed=allow_changed)
     return now_wanted, changed
+
+
+def _hubs(prepared: Prepared) -> HubOrder:
+    telemetry = prepared.spec.telemetry
+    return HubOrder(shards=telemetry.shards, memory=telemetry.hub_memory)
 
 
 def _driven(home: ExperimentHome) -> InvalidInput:

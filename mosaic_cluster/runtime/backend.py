@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from mosaic_cluster.placement import ClusterView, Placement
 from mosaic_cluster.runtime.searching.protocols import Scheduler, SchedulerSetup, Searcher, SearchSetup
 from mosaic_cluster.supervision import Limits, Outcome
-from mosaic_cluster.telemetry import Watched
+from mosaic_cluster.telemetry import HUB_MEMORY, Watched
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,19 @@ class RunProgress:
     watched: Watched | None = None
 
 
+@dataclass(frozen=True)
+class HubOrder:
+    """How the telemetry hubs of an experiment are to be.
+
+    Attributes:
+        shards: how many there are; each run has one of them, for good.
+        memory: bytes that each may take for events on their way to storage.
+    """
+
+    shards: int = 1
+    memory: int = HUB_MEMORY
+
+
 class Handle(Protocol):
     """One running attempt: a future that can also be told to stop or pause."""
 
@@ -207,8 +220,8 @@ class Backend(Protocol):
     def view(self) -> ClusterView:
         """Nodes and what is free on them now."""
 
-    def open(self, experiment_id: str, experiment_dir: str) -> None:
-        """Start what an experiment needs (its telemetry hub)."""
+    def open(self, experiment_id: str, experiment_dir: str, hubs: HubOrder) -> None:
+        """Start what an experiment needs: its telemetry hubs."""
 
     def start(self, order: AttemptOrder) -> Handle:
         """Begin an attempt where its placement says."""

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from mosaic_cluster.inventory import view_of_this_machine
 from mosaic_cluster.placement import ClusterView
 from mosaic_cluster.runtime.attempt import Attempt, finish_attempt
-from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Handle, RunProgress
-from mosaic_cluster.runtime.hub_service import HubService
+from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Handle, HubOrder, RunProgress
+from mosaic_cluster.runtime.hub_service import HubService, ShardedHub
 from mosaic_cluster.runtime.searching.protocols import (
     NoScheduler,
     Scheduler,
@@ -20,13 +20,14 @@ from mosaic_cluster.runtime.searching.protocols import (
     plain_searcher,
 )
 from mosaic_cluster.storage import Storage
+from mosaic_cluster.telemetry import HubClient
 from mosaic_cluster.worker.errors import BackendError
 
 
 class InlineHandle:
     """An attempt in a thread of this process."""
 
-    def __init__(self, order: AttemptOrder, hub: HubService) -> None:
+    def __init__(self, order: AttemptOrder, hub: HubClient) -> None:
         self.order = order
         self.attempt = Attempt(order, hub)
         self._result: AttemptResult | None = None
@@ -70,7 +71,7 @@ class InlineBackend:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._hub: HubService | None = None
+        self._hub: ShardedHub | None = None
         self._running: dict[str, InlineHandle] = {}
 
     def searcher(self, setup: SearchSetup) -> Searcher:
@@ -95,10 +96,15 @@ class InlineBackend:
             taken_at=self._clock(),
         )
 
-    def open(self, experiment_id: str, experiment_dir: str) -> None:
-        """Start the hub of this experiment."""
+    def open(self, experiment_id: str, experiment_dir: str, hubs: HubOrder) -> None:
+        """Start the hubs of this experiment."""
         telemetry = Storage.open(experiment_dir).at("telemetry")
-        self._hub = HubService(telemetry, on_fenced=lambda: None)
+        self._hub = ShardedHub(
+            [
+                HubService(telemetry, on_fenced=lambda: None, shard=shard, memory=hubs.memory)
+                for shard in range(hubs.shards)
+            ]
+        )
 
     def start(self, order: AttemptOrder) -> Handle:
         """Begin an attempt in a thread."""
@@ -135,7 +141,7 @@ class InlineBackend:
             self._hub.close()
             self._hub = None
 
-    def _service(self) -> HubService:
+    def _service(self) -> ShardedHub:
         if self._hub is None:
             raise BackendError("the inline backend was used before it was opened for an experiment")
         return self._hub

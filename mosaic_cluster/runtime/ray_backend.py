@@ -18,15 +18,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mosaic_cluster.inventory import view_from_ray
 from mosaic_cluster.placement import ClusterView, Placement
-from mosaic_cluster.runtime.actors import (
-    NAMESPACE,
-    HubActor,
-    WorkerActor,
-    finish_on_node,
-    hub_name,
-    key_of,
-)
-from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Handle, RunProgress
+from mosaic_cluster.runtime.actors import WorkerActor, finish_on_node, key_of
+from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Handle, HubOrder, RunProgress
+from mosaic_cluster.runtime.hubs import NAMESPACE, HubKeeper
 from mosaic_cluster.runtime.searching.protocols import NoScheduler, Scheduler, SchedulerSetup, Searcher, SearchSetup
 from mosaic_cluster.worker.errors import BackendError
 
@@ -50,7 +44,7 @@ class RayHandle:
         self._backend = backend
         self._begun = time.monotonic()
         self.actor = actor
-        self.result_ref = actor.run.remote(order)
+        self.result_ref = actor.run.remote(order, backend.shards)
         self._progress_ref: Any = None
         self.reused = False
         self.progress: RunProgress | None = None
@@ -77,7 +71,8 @@ class RayHandle:
                 # The actor had died while it was idle: nothing of this attempt has begun.
                 self.reused, self.unaccounted = False, True
                 self.actor = _new_actor(self.order.placement)
-                self.result_ref, self._progress_ref = self.actor.run.remote(self.order), None
+                self.result_ref = self.actor.run.remote(self.order, self._backend.shards)
+                self._progress_ref = None
                 return
             if self._closings == CLOSINGS:
                 raise _cannot_close(self.order, error) from error
@@ -147,7 +142,7 @@ class RayBackend:
     def __init__(self, address: str | None = None) -> None:
         self._owns_connection = not ray.is_initialized()
         self.address = _connect(address) if self._owns_connection else ray.get_runtime_context().gcs_address
-        self._hub: Any = None
+        self._hubs: HubKeeper | None = None
         self._running: dict[str, RayHandle] = {}
         self._idle: list[_Idle] = []
 
@@ -190,21 +185,16 @@ class RayBackend:
                     node[name] = max(0.0, node.get(name, 0.0) + sign * amount)
         return left
 
-    def open(self, experiment_id: str, experiment_dir: str) -> None:
-        """Start the experiment's hub actor, near the driver (softly)."""
-        node = ray.get_runtime_context().get_node_id()
-        self._hub = HubActor.options(  # type: ignore[attr-defined]
-            name=hub_name(experiment_id),
-            namespace=NAMESPACE,
-            num_cpus=0,
-            max_restarts=-1,
-            max_concurrency=64,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True),
-        ).remote(os.path.join(experiment_dir, "telemetry"))
-        try:
-            ray.get(self._hub.stats.remote())
-        except RayError as error:
-            raise BackendError(f"the telemetry hub of {experiment_id} did not start: {error}") from error
+    def open(self, experiment_id: str, experiment_dir: str, hubs: HubOrder) -> None:
+        """Start the experiment's hub actors."""
+        self._hubs = HubKeeper(experiment_id, experiment_dir, hubs)
+
+    @property
+    def shards(self) -> int:
+        """How many hubs there are."""
+        if self._hubs is None:
+            raise BackendError("the Ray backend was used before it was opened for an experiment")
+        return self._hubs.shards
 
     def start(self, order: AttemptOrder) -> Handle:
         """Begin an attempt on the node its placement names, in an idle actor of the same size if there is one."""
@@ -227,7 +217,7 @@ class RayBackend:
             task = task.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(order.placement.node_id, soft=True)
             )
-        return task.remote(order)
+        return task.remote(order, self.shards)
 
     def finish(self, order: AttemptOrder) -> AttemptResult:
         """See :class:`Backend`."""
@@ -249,6 +239,8 @@ class RayBackend:
     def wait(self, handles: list[Handle], timeout: float) -> None:
         """Return when one may have ended."""
         self._let_idle_go(IDLE_SECONDS)
+        if self._hubs is not None:
+            self._hubs.look_after()
         refs = [handle.result_ref for handle in handles if isinstance(handle, RayHandle)]
         if refs:
             ray.wait(refs, timeout=timeout)
@@ -276,14 +268,9 @@ class RayBackend:
             ray.kill(handle.actor)
         self._running.clear()
         self._let_idle_go(0.0)
-        if self._hub is not None:
-            try:
-                ray.get(self._hub.close.remote(), timeout=60)
-            except RayError as error:
-                first = str(error).splitlines()[0]
-                logging.getLogger(__name__).warning("the telemetry hub did not close cleanly: %s", first)
-            ray.kill(self._hub)
-            self._hub = None
+        if self._hubs is not None:
+            self._hubs.close()
+            self._hubs = None
         if self._owns_connection:
             ray.shutdown()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mosaic_cluster.telemetry.hub import Ack, Batch, HubCore
+from mosaic_cluster.telemetry.hub import HUB_MEMORY, Ack, Batch, HubCore
+from mosaic_cluster.telemetry.live import LiveRun, live_name, read_live
 from mosaic_cluster.telemetry.parse import Parsed, parse
 from mosaic_cluster.telemetry.pump import HubClient, HubUnavailable, Pump, PumpProgress
 from mosaic_cluster.telemetry.reading import TelemetryReader
@@ -11,6 +12,7 @@ from mosaic_cluster.telemetry.tail import LogTail
 from mosaic_cluster.telemetry.watch import Watch, Watched, offset_at_step, scan_log
 
 __all__ = [
+    "HUB_MEMORY",
     "SCHEMAS",
     "SCHEMA_VERSION",
     "TABLES",
@@ -19,6 +21,7 @@ __all__ = [
     "HubClient",
     "HubCore",
     "HubUnavailable",
+    "LiveRun",
     "LogTail",
     "Parsed",
     "Pump",
@@ -26,7 +29,9 @@ __all__ = [
     "TelemetryReader",
     "Watch",
     "Watched",
+    "live_name",
     "offset_at_step",
     "parse",
+    "read_live",
     "scan_log",
 ]

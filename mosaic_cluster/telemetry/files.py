@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,18 +11,43 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mosaic_cluster.storage import Storage
-from mosaic_cluster.telemetry.schema import SCHEMA_VERSION
+from mosaic_cluster.telemetry.schema import OLDEST_VERSION, SCHEMA_VERSION
 from mosaic_cluster.worker.errors import StorageError
 
-SHARD = "0"
 FOOTER = b"mosaic_cluster"
+_NAME = re.compile(r"(\d+)-(\d{8,})\.parquet")
+
+
+def file_name(table: str, shard: int, number: int) -> str:
+    """Name of a data file, relative to the telemetry folder."""
+    return f"{table}/{shard}-{number:08d}.parquet"
+
+
+def file_number(name: str) -> tuple[int, int] | None:
+    """Shard and number of a data file; ``None`` for whatever else lies there."""
+    found = _NAME.fullmatch(name.rpartition("/")[2])
+    return None if found is None else (int(found[1]), int(found[2]))
+
+
+def data_files(storage: Storage, table: str, shard: int | None = None) -> Iterator[str]:
+    """Names of a table's files, of one shard or of all, oldest first within a shard."""
+    for name in storage.list(table):
+        found = file_number(name)
+        if found is not None and shard in (None, found[0]):
+            yield name
+
+
+def next_number(storage: Storage, table: str, shard: int) -> int:
+    """The number after the largest one that is taken."""
+    taken = [found[1] for name in data_files(storage, table, shard) if (found := file_number(name))]
+    return max(taken, default=-1) + 1
 
 
 def read_footer(storage: Storage, name: str) -> dict[str, Any]:
-    """What a telemetry file says of itself: ``schema_version``, ``complete`` and ``ranges``.
+    """What a telemetry file says of itself: ``schema_version``, ``complete``, ``ranges``, ``hub`` and ``commit``.
 
     Raises:
-        StorageError: it is not one of ours, or of a newer version.
+        StorageError: it is not one of ours, or of a version that this one does not read.
     """
     path = storage.path(name)
     try:
@@ -31,25 +57,11 @@ def read_footer(storage: Storage, name: str) -> dict[str, Any]:
     if found is None:
         raise StorageError(f"{path} was not written by mosaic_cluster; move it out of the telemetry folder")
     footer: dict[str, Any] = json.loads(found)
-    if footer["schema_version"] > SCHEMA_VERSION:
+    version = footer["schema_version"]
+    if not OLDEST_VERSION <= version <= SCHEMA_VERSION:
+        which = "a newer one" if version > SCHEMA_VERSION else "one that is not much newer"
         raise StorageError(
-            f"{path} is of schema version {footer['schema_version']}, this mosaic_cluster reads up to "
-            f"{SCHEMA_VERSION}: read it with the version that wrote it, or a newer one"
+            f"{path} is of schema version {version}, this mosaic_cluster reads {OLDEST_VERSION} to {SCHEMA_VERSION}: "
+            f"read it with the version that wrote it, or {which}"
         )
     return footer
-
-
-def data_files(storage: Storage, table: str) -> Iterator[str]:
-    """Names of a table's files, oldest first."""
-    for name in storage.list(table):
-        if file_number(name) is not None:
-            yield name
-
-
-def file_number(name: str) -> int | None:
-    """Number of a data file; ``None`` for whatever else lies there."""
-    stem = name.rpartition("/")[2]
-    shard, _, rest = stem.removesuffix(".parquet").partition("-")
-    if not stem.endswith(".parquet") or shard != SHARD or not rest.isdigit():
-        return None
-    return int(rest)

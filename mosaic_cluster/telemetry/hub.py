@@ -1,15 +1,15 @@
-"""The hub's core: takes batches of rows, writes them as numbered Parquet files, then acknowledges.
+"""The hub's core: takes batches of rows, hands them over in commits, and acknowledges what is committed.
 
-A *commit* writes one file for each table that has rows. Every file's footer says which byte ranges of which logs
-its rows come from; the last file of a commit is marked complete. So a hub that died between two files of a
-commit is no harm: its successor reads the footers, and filters what is sent again table by table.
-
-Pure but for the storage: no thread, and the clock is passed in.
+Pure but for the storage: no thread, and the clock is passed in. What takes long, writing a commit, needs nothing
+of the core: whoever runs it may go on appending meanwhile (:meth:`HubCore.begin`, :meth:`CommitWriter.write`,
+:meth:`HubCore.end`).
 """
 
 from __future__ import annotations
 
-import json
+import os
+import secrets
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,21 +17,31 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from mosaic_cluster.storage import Storage
-from mosaic_cluster.telemetry.files import FOOTER, SHARD, file_number, read_footer
-from mosaic_cluster.telemetry.schema import SCHEMA_VERSION, SCHEMAS, TABLES, check_table
+from mosaic_cluster.telemetry.commits import Commit, CommitWriter, Range, Rows, Written, claim, range_of
+from mosaic_cluster.telemetry.files import data_files, read_footer
+from mosaic_cluster.telemetry.live import LiveValues
+from mosaic_cluster.telemetry.schema import TABLES, check_table
 from mosaic_cluster.worker.errors import AlreadyExists, Fenced, StorageError
 
-FIRST_ROLL, LAST_ROLL, ROLL_SHARE = 2.0, 120.0, 0.05
-"""A commit at least this often, in seconds: 5 % of the hub's age, within bounds. A young experiment is seen at
-once, and one that runs for days leaves thousands of files, not millions."""
+HUBS = "hubs"
+"""Folder with one small record for each hub there ever was."""
 
-COMMIT_BYTES = 32 << 20
-REFUSE_BYTES = 4 * COMMIT_BYTES
-FLUSH_SECONDS = 0.25
+HUB_MEMORY = 512_000_000
+COMMIT_SHARE, REFUSE_SHARE = 16, 4
+"""A commit begins when one part in so many of the memory waits, and nothing more is taken at one in so many. The
+rest is what a process of Ray takes anyway, and what sorting and writing a commit take on top."""
+
+FIRST_ROLL, LAST_ROLL, ROLL_SHARE = 2.0, 600.0, 0.05
+"""A commit at least this often, in seconds: 5 % of the hub's age, within bounds. A young experiment is seen at
+once, and a day of an old one leaves hundreds of files, not thousands."""
+
+FIRST_FLUSH, LAST_FLUSH, FLUSH_SHARE = 0.25, 5.0, 0.0005
+"""How long a wish for a commit waits for others, in seconds: a share of the hub's age, within bounds."""
+
 RETRY_SECONDS = 2.0
+SUCCESSOR_SECONDS = 5.0
 
 Key = tuple[str, int]
 
@@ -44,6 +54,9 @@ class Batch:
         first: byte offset of the first line; last: byte after the last one.
         tables: rows by table name.
         last_step: what the parser knew at ``last``, for whoever goes on from there; last_ts: likewise.
+        metrics: latest step and value of every metric in these lines.
+        events: telemetry lines among them.
+        unread: bytes of the log beyond ``last``.
     """
 
     run_id: str
@@ -53,6 +66,9 @@ class Batch:
     tables: Mapping[str, pa.RecordBatch]
     last_step: int | None = None
     last_ts: int | None = None
+    metrics: Mapping[str, tuple[int | None, float]] = field(default_factory=dict)
+    events: int = 0
+    unread: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,29 +101,11 @@ class _Log:
     recorded: int = 0
     last_step: int | None = None
     last_ts: int | None = None
+    unread: int = 0
     written: dict[str, int] = field(default_factory=dict)
 
     def ack(self) -> Ack:
         return Ack(self.accepted, self.committed, self.last_step, self.last_ts)
-
-
-@dataclass(frozen=True)
-class _Range:
-    run_id: str
-    attempt: int
-    first: int
-    last: int
-    last_step: int | None
-    last_ts: int | None
-
-
-@dataclass
-class _Commit:
-    """What is being written. It outlives a storage that fails for a while."""
-
-    tables: dict[str, list[pa.RecordBatch]]
-    ranges: list[_Range]
-    size: int
 
 
 class HubCore:
@@ -116,24 +114,41 @@ class HubCore:
     Args:
         storage: the experiment's ``telemetry`` folder.
         clock: monotonic seconds.
+        shard: which of the experiment's hubs this is.
+        memory: bytes that the hub's process may take; see :data:`COMMIT_SHARE`.
 
     Raises:
         StorageError: the files there cannot be read, or were written by a newer version.
     """
 
-    def __init__(self, storage: Storage, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        shard: int = 0,
+        memory: int = HUB_MEMORY,
+    ) -> None:
+        self.shard = shard
+        self.live = LiveValues()
         self._storage = storage
         self._clock = clock
+        self._commit_bytes, self._refuse_bytes = memory // COMMIT_SHARE, memory // REFUSE_SHARE
         self._logs: dict[Key, _Log] = {}
-        self._next = dict.fromkeys(TABLES, 0)
-        self._pending: dict[str, list[pa.RecordBatch]] = {}
-        self._pending_bytes = 0
-        self._commit: _Commit | None = None
-        self._began = self._committed_at = clock()
+        self._open: set[Key] = set()
+        self._pending: dict[str, Rows] = {}
+        self._commit: Commit | None = None
+        self._commits = 0
+        self._began = self._committed_at = self._looked_at = clock()
+        self._commit_began = 0.0
         self._flush_at: float | None = None
         self._retry_at = 0.0
-        self._totals = {"rows": 0, "bytes": 0, "commits": 0, "files": 0}
+        self._totals = {"rows": 0, "bytes": 0, "commits": 0, "files": 0, "events": 0}
+        self._commit_seconds = 0.0
         self._error: str | None = None
+        hub, self._number = self._register()
+        numbers = claim(storage, shard, hub) if self._number > 0 else dict.fromkeys(TABLES, 0)
+        self.writer = CommitWriter(storage, shard, hub, numbers)
         self._recover()
 
     def append(self, batch: Batch) -> Ack:
@@ -147,139 +162,185 @@ class HubCore:
         """
         for name, rows in batch.tables.items():
             check_table(name, rows)
-        log = self._log(batch.run_id, batch.attempt)
+        key = (batch.run_id, batch.attempt)
+        log = self._log(*key)
         if batch.first != log.accepted or batch.last <= batch.first or self._full():
             return log.ack()
         for name, rows in batch.tables.items():
             new = _after(rows, log.written.get(name, 0))
             if new.num_rows:
-                self._pending.setdefault(name, []).append(new)
-                self._pending_bytes += new.nbytes
+                self._pending.setdefault(name, Rows()).add(batch.run_id, batch.attempt, batch.first, new)
         log.accepted, log.last_step, log.last_ts = batch.last, batch.last_step, batch.last_ts
+        log.unread = batch.unread
+        self._open.add(key)
+        self._totals["events"] += batch.events
+        self.live.take(batch.run_id, batch.attempt, batch.last_step, batch.last_ts, batch.metrics, batch.events)
         return log.ack()
 
     def flush(self, run_id: str, attempt: int, upto: int) -> None:
         """Ask for a commit soon, unless ``upto`` is committed already. Several such wishes become one commit."""
         if self._log(run_id, attempt).committed < upto and self._flush_at is None:
-            self._flush_at = self._clock() + FLUSH_SECONDS
+            now = self._clock()
+            self._flush_at = now + min(LAST_FLUSH, max(FIRST_FLUSH, FLUSH_SHARE * (now - self._began)))
 
     def watermark(self, run_id: str, attempt: int) -> Ack:
         """What is there of one attempt's log."""
         return self._log(run_id, attempt).ack()
 
-    def tick(self) -> None:
-        """Commit if it is time to.
+    def begin(self, *, at_once: bool = False) -> Commit | None:
+        """What is to be written now, if anything is: for :attr:`writer`, and then :meth:`end`.
+
+        Args:
+            at_once: whether it is time or not.
+        """
+        now = self._clock()
+        if not at_once and (now < self._retry_at or not self._due(now)):
+            return None
+        self._flush_at = None
+        self._committed_at = self._commit_began = now
+        if self._commit is None:
+            self._commit = self._freeze()
+        return self._commit
+
+    def end(self, commit: Commit, written: list[Written]) -> None:
+        """A commit is in storage."""
+        self._note(commit)
+        for each in commit.ranges:
+            log = self._log(each.run_id, each.attempt)
+            log.committed = each.last
+            if commit.written:
+                log.recorded = each.last
+            if log.accepted == log.committed:
+                self._open.discard((each.run_id, each.attempt))
+        self._commit_seconds = self._clock() - self._commit_began
+        self._totals["commits"] += bool(commit.written)
+        self._totals["files"] += len(commit.written)
+        self._totals["rows"] += sum(each.rows for each in written)
+        self._totals["bytes"] += sum(each.size for each in written)
+        self._error = None
+        self._commit = None
+
+    def failed(self, commit: Commit, error: Exception) -> None:
+        """Storage did not take it: it is tried again later, and nothing is dropped."""
+        self._note(commit)
+        self._error = str(error)
+        self._retry_at = self._clock() + RETRY_SECONDS
+
+    def tick(self, *, at_once: bool = False) -> None:
+        """Commit if it is time to, or ``at_once``.
 
         Raises:
             Fenced: another hub has taken over; this one must not go on.
         """
-        now = self._clock()
-        if now >= self._retry_at and self._due(now):
-            self.commit(now)
-
-    def commit(self, now: float | None = None) -> None:
-        """Write all that waits. A storage that fails is tried again later; nothing is dropped.
-
-        Raises:
-            Fenced: another hub has taken over.
-        """
-        now = self._clock() if now is None else now
-        self._flush_at = None
-        self._committed_at = now
-        if self._commit is None:
-            self._commit = self._freeze()
+        self.check_successor()
+        commit = self.begin(at_once=at_once)
+        if commit is None:
+            return
         try:
-            self._write(self._commit)
+            written = self.writer.write(commit)
         except Fenced:
             raise
         except (StorageError, OSError, pa.ArrowException) as error:
-            self._error = str(error)
-            self._retry_at = now + RETRY_SECONDS
+            self.failed(commit, error)
             return
-        self._error = None
-        self._commit = None
+        self.end(commit, written)
+
+    def commit(self) -> None:
+        """Write all that waits."""
+        self.tick(at_once=True)
+
+    def check_successor(self) -> None:
+        """Now and then, look whether another hub has begun. One with nothing to write would never know.
+
+        Raises:
+            Fenced: so it is.
+        """
+        now = self._clock()
+        if now - self._looked_at < SUCCESSOR_SECONDS:
+            return
+        self._looked_at = now
+        try:
+            there = self._storage.exists(_record_name(self.shard, self._number + 1))
+        except (StorageError, OSError):
+            return
+        if there:
+            raise Fenced(f"another hub has taken over shard {self.shard} of {self._storage.location}")
 
     def stats(self) -> dict[str, Any]:
-        """Rows, bytes, commits and files so far, what waits, and why it does if storage fails."""
-        return {**self._totals, "pending_bytes": self._waiting(), "logs": len(self._logs), "error": self._error}
+        """Events, rows, bytes, commits and files so far; what waits, and why it does if storage fails.
+
+        ``unread``: bytes of logs that were there but not sent when last heard; ``commit_seconds``: how long the
+        last commit took; ``oldest``: seconds since the last commit began, 0 if nothing waits.
+        """
+        waits = bool(self._open)
+        return {
+            **self._totals,
+            "shard": self.shard,
+            "pending_bytes": self._waiting(),
+            "unread": sum(log.unread for log in self._logs.values()),
+            "logs": len(self._logs),
+            "commit_seconds": round(self._commit_seconds, 6),
+            "oldest": round(self._clock() - self._committed_at, 3) if waits else 0.0,
+            "error": self._error,
+        }
 
     def _log(self, run_id: str, attempt: int) -> _Log:
         return self._logs.setdefault((run_id, attempt), _Log())
 
     def _waiting(self) -> int:
-        return self._pending_bytes + (self._commit.size if self._commit else 0)
+        return sum(rows.nbytes for rows in self._pending.values()) + (self._commit.size if self._commit else 0)
 
     def _full(self) -> bool:
-        return self._waiting() > REFUSE_BYTES
+        return self._waiting() > self._refuse_bytes
 
     def _due(self, now: float) -> bool:
-        if self._flush_at is not None and now >= self._flush_at:
+        if self._commit is not None or (self._flush_at is not None and now >= self._flush_at):
             return True
-        if self._pending_bytes > COMMIT_BYTES:
+        if sum(rows.nbytes for rows in self._pending.values()) > self._commit_bytes:
             return True
-        if self._commit is None and all(log.accepted == log.committed for log in self._logs.values()):
+        if not self._open:
             return False
         interval = min(LAST_ROLL, max(FIRST_ROLL, ROLL_SHARE * (now - self._began)))
         return now - self._committed_at >= interval
 
-    def _freeze(self) -> _Commit:
+    def _freeze(self) -> Commit:
         ranges = [
-            _Range(run_id, attempt, log.recorded, log.accepted, log.last_step, log.last_ts)
-            for (run_id, attempt), log in self._logs.items()
+            Range(*key, log.recorded, log.accepted, log.last_step, log.last_ts)
+            for key, log in sorted((key, self._logs[key]) for key in self._open)
             if log.accepted > log.recorded
         ]
-        frozen = _Commit(self._pending, ranges, self._pending_bytes)
-        self._pending, self._pending_bytes = {}, 0
+        self._commits += 1
+        frozen = Commit(self._pending, ranges, sum(rows.nbytes for rows in self._pending.values()), self._commits)
+        self._pending = {}
         return frozen
 
-    def _write(self, commit: _Commit) -> None:
-        any_rows = bool(commit.tables)
-        for name in [name for name in TABLES if name in commit.tables]:
-            self._write_table(name, commit, complete=len(commit.tables) == 1)
-            del commit.tables[name]
-            for each in commit.ranges:
-                self._log(each.run_id, each.attempt).written[name] = each.last
+    def _note(self, commit: Commit) -> None:
+        """Remember which tables have their rows, should the rest fail."""
         for each in commit.ranges:
             log = self._log(each.run_id, each.attempt)
-            log.committed = each.last
-            if any_rows:
-                log.recorded = each.last
-        self._totals["commits"] += any_rows
+            log.written.update(dict.fromkeys(commit.written, each.last))
 
-    def _write_table(self, name: str, commit: _Commit, complete: bool) -> None:
-        footer = {
-            "schema_version": SCHEMA_VERSION,
-            "complete": complete,
-            "ranges": [list(vars(each).values()) for each in commit.ranges],
-        }
-        schema = SCHEMAS[name].with_metadata({FOOTER: json.dumps(footer).encode()})
-        table = pa.Table.from_batches(commit.tables[name]).unify_dictionaries().cast(schema)
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        data = sink.getvalue()
-        number = self._next[name]
-        target = f"{name}/{SHARD}-{number:08d}.parquet"
-        try:
-            self._storage.create(target, data.to_pybytes())
-        except AlreadyExists as error:
-            raise Fenced(f"{target} exists: another hub writes the telemetry of this experiment") from error
-        self._next[name] = number + 1
-        self._totals["rows"] += table.num_rows
-        self._totals["bytes"] += data.size
-        self._totals["files"] += 1
+    def _register(self) -> tuple[str, int]:
+        """Leave a record that this hub began: its name, and how many there were before it."""
+        hub = secrets.token_hex(8)
+        record = {"hub": hub, "host": socket.gethostname(), "pid": os.getpid(), "started_at": time.time()}
+        number = len(self._storage.list(f"{HUBS}/{self.shard}"))
+        while True:
+            try:
+                self._storage.create_json(_record_name(self.shard, number), record)
+            except AlreadyExists:
+                number += 1
+            else:
+                return hub, number
 
     def _recover(self) -> None:
         """Learn from the footers what is there."""
-        complete: dict[Key, list[_Range]] = {}
+        complete: dict[Key, list[Range]] = {}
         for name in TABLES:
-            for target in self._storage.list(name):
-                number = file_number(target)
-                if number is None:
-                    continue
-                self._next[name] = max(self._next[name], number + 1)
+            for target in data_files(self._storage, name, self.shard):
                 footer = read_footer(self._storage, target)
                 for values in footer["ranges"]:
-                    found = _Range(*values)
+                    found = range_of(values)
                     log = self._log(found.run_id, found.attempt)
                     log.written[name] = max(log.written.get(name, 0), found.last)
                     if footer["complete"]:
@@ -287,11 +348,15 @@ class HubCore:
         for key, ranges in complete.items():
             self._resume(self._logs[key], ranges)
 
-    def _resume(self, log: _Log, ranges: list[_Range]) -> None:
+    def _resume(self, log: _Log, ranges: list[Range]) -> None:
         for each in sorted(ranges, key=lambda item: item.first):
             if each.first <= log.committed < each.last:
                 log.accepted = log.committed = log.recorded = each.last
                 log.last_step, log.last_ts = each.last_step, each.last_ts
+
+
+def _record_name(shard: int, number: int) -> str:
+    return f"{HUBS}/{shard}/{number:06d}.json"
 
 
 def _after(rows: pa.RecordBatch, offset: int) -> pa.RecordBatch:

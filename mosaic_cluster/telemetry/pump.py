@@ -16,7 +16,7 @@ from mosaic_cluster.worker.errors import MosaicError
 
 BATCH_BYTES = 1 << 20
 EAGER_BYTES = 1 << 17
-SEND_SECONDS = 0.5
+SEND_SECONDS = 0.4
 POLL_SECONDS = 0.05
 
 
@@ -168,6 +168,9 @@ class Pump:
             tables=parsed.tables,
             last_step=parsed.last_step,
             last_ts=parsed.last_ts,
+            metrics=parsed.metrics,
+            events=parsed.events,
+            unread=max(0, self._tail.size() - self._tail.offset),
         )
         ack = self._hub.append(batch)
         self._known = ack

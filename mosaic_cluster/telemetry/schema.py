@@ -10,8 +10,11 @@ import pyarrow as pa
 
 from mosaic_cluster.worker.errors import StorageError
 
-SCHEMA_VERSION = 1
-"""Version of the columns below. Files of this version and of the one before can be read."""
+SCHEMA_VERSION = 2
+"""Version of the columns below. 2: all names are dictionaries (1: ``run_id``, ``event`` and ``name`` only)."""
+
+OLDEST_VERSION = SCHEMA_VERSION - 1
+"""Files of this version and of those since can be read."""
 
 NAME = pa.dictionary(pa.int32(), pa.string())
 TIME = pa.timestamp("us", tz="UTC")
@@ -27,7 +30,7 @@ LIFECYCLE = pa.schema(
     [
         *_ORIGIN,
         pa.field("event", NAME),
-        pa.field("source", pa.string()),
+        pa.field("source", NAME),
         pa.field("payload", pa.string()),
     ]
 )
@@ -36,15 +39,15 @@ STEPS = pa.schema(
         *_ORIGIN,
         pa.field("episode", pa.int64()),
         pa.field("step", pa.int64()),
-        pa.field("agent_id", pa.string()),
-        pa.field("policy_label", pa.string()),
+        pa.field("agent_id", NAME),
+        pa.field("policy_label", NAME),
         pa.field("action", pa.string()),
         pa.field("observation", pa.string()),
         pa.field("reward", pa.float64()),
         pa.field("terminated", pa.bool_()),
         pa.field("truncated", pa.bool_()),
         pa.field("episode_seed", pa.int64()),
-        pa.field("worker_id", pa.string()),
+        pa.field("worker_id", NAME),
         pa.field("payload", pa.string()),
     ]
 )
@@ -56,7 +59,7 @@ EPISODES = pa.schema(
         pa.field("steps", pa.int64()),
         pa.field("terminated", pa.bool_()),
         pa.field("truncated", pa.bool_()),
-        pa.field("agent_id", pa.string()),
+        pa.field("agent_id", NAME),
         pa.field("metadata", pa.string()),
         pa.field("payload", pa.string()),
     ]

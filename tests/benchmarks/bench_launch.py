@@ -25,7 +25,7 @@ from typing import Any
 import ray
 
 from mosaic_cluster.placement import Placement
-from mosaic_cluster.runtime.backend import AttemptOrder, WorkerLaunch
+from mosaic_cluster.runtime.backend import AttemptOrder, HubOrder, WorkerLaunch
 from mosaic_cluster.runtime.ray_backend import RayBackend
 from mosaic_cluster.supervision import Limits
 
@@ -102,7 +102,7 @@ def measure(pairs: int) -> dict[str, Any]:
         experiment = Path(name, "experiment")
         experiment.mkdir()
         (experiment / "experiment.json").write_text("{}")
-        backend.open("bench", str(experiment))
+        backend.open("bench", str(experiment), HubOrder())
         node = ray.get_runtime_context().get_node_id()
         for number in range(pairs + 1):
             if number % 2:

@@ -96,7 +96,7 @@ def test_a_node_that_does_not_see_the_storage(tmp_path: Path, hub: HubService) -
 
 def test_a_stop_before_the_start(tmp_path: Path, hub: HubService) -> None:
     folder = tmp_path / "experiment"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "experiment.json").write_text("{}")
     attempt = Attempt(order(folder), hub)
     attempt.stop("cancelled", "too late")

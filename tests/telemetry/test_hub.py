@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from mosaic_cluster.storage import Storage
-from mosaic_cluster.telemetry import Ack, Batch, HubCore, HubUnavailable, Pump, TelemetryReader, parse
-from mosaic_cluster.telemetry.files import read_footer
-from mosaic_cluster.telemetry.hub import COMMIT_BYTES, FLUSH_SECONDS, LAST_ROLL
+from mosaic_cluster.telemetry import TABLES, Ack, Batch, HubCore, HubUnavailable, Pump, TelemetryReader, parse
+from mosaic_cluster.telemetry.files import data_files, read_footer
+from mosaic_cluster.telemetry.hub import FIRST_FLUSH, HUB_MEMORY, LAST_ROLL
 from mosaic_cluster.worker.errors import AlreadyExists, Fenced, StorageError
 
 
@@ -49,6 +49,10 @@ def storage(tmp_path: Path) -> Storage:
     return Storage.open(tmp_path / "telemetry")
 
 
+def files(storage: Storage) -> list[str]:
+    return [name for table in TABLES for name in data_files(storage, table)]
+
+
 def steps(storage: Storage) -> list[int]:
     rows = TelemetryReader(storage.location).table("lifecycle", view=False).to_pylist()
     return [json.loads(row["payload"])["step"] for row in rows]
@@ -59,12 +63,12 @@ def test_commit_then_acknowledge(storage: Storage) -> None:
     sent = batch([beat(1), episode(1)])
     ack = hub.append(sent)
     assert (ack.accepted, ack.committed) == (sent.last, 0)
-    assert storage.list() == []
+    assert files(storage) == []
     hub.commit()
     assert hub.watermark("r", 1).committed == sent.last
-    names = ("episodes", "lifecycle", "metrics")
-    assert storage.list() == [f"{name}/0-00000000.parquet" for name in names]
-    complete = [read_footer(storage, name)["complete"] for name in storage.list()]
+    names = ("lifecycle", "episodes", "metrics")
+    assert files(storage) == [f"{name}/0-00000000.parquet" for name in names]
+    complete = [read_footer(storage, name)["complete"] for name in files(storage)]
     assert sorted(complete) == [False, False, True]
 
 
@@ -110,7 +114,6 @@ def test_rolls_sooner_when_young(storage: Storage) -> None:
 
 def test_flushes_become_one_commit(storage: Storage) -> None:
     clock = Clock()
-    clock.now = 50_000.0
     hub = HubCore(storage, clock)
     for name in ("a", "b"):
         sent = batch([beat(1)], run_id=name)
@@ -118,7 +121,7 @@ def test_flushes_become_one_commit(storage: Storage) -> None:
         hub.flush(name, 1, sent.last)
     hub.tick()
     assert hub.stats()["commits"] == 0
-    clock.now += FLUSH_SECONDS + 0.01
+    clock.now += FIRST_FLUSH + 0.01
     hub.tick()
     assert hub.stats()["commits"] == 1
 
@@ -143,7 +146,7 @@ def test_memory_is_bounded(storage: Storage, monkeypatch: pytest.MonkeyPatch) ->
         clock.now += 0.01
     stats = hub.stats()
     assert stats["error"] == "disk full"
-    assert COMMIT_BYTES < stats["pending_bytes"] < 5 * COMMIT_BYTES
+    assert HUB_MEMORY // 5 < stats["pending_bytes"] < HUB_MEMORY // 3
     monkeypatch.undo()
     clock.now += 10
     hub.tick()
@@ -214,7 +217,7 @@ def test_lines_without_rows_leave_no_file(storage: Storage) -> None:
     chatter = batch([b"loading", b"done"])
     hub.append(chatter)
     hub.commit()
-    assert storage.list() == []
+    assert files(storage) == []
     assert hub.watermark("r", 1).committed == chatter.last
     hub.append(batch([beat(1)], first=chatter.last))
     hub.commit()
@@ -236,7 +239,7 @@ def test_foreign_and_newer_files(storage: Storage, monkeypatch: pytest.MonkeyPat
     storage.delete("metrics/0-00000000.parquet")
     hub = HubCore(storage)
     hub.append(batch([beat(1)]))
-    monkeypatch.setattr("mosaic_cluster.telemetry.hub.SCHEMA_VERSION", 9)
+    monkeypatch.setattr("mosaic_cluster.telemetry.commits.SCHEMA_VERSION", 9)
     hub.commit()
     monkeypatch.undo()
     with pytest.raises(StorageError, match="schema version 9"):
