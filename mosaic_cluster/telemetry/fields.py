@@ -12,7 +12,8 @@ from mosaic_cluster.telemetry.jsontext import NUMBER_WORDS, dumps
 from mosaic_cluster.worker.telemetry import STEP_NAMES
 
 INT64 = range(-(2**63), 2**63)
-_YEAR_10000 = 253_402_300_800
+YEAR_10000 = 253_402_300_800
+"""The year 10000, in seconds since 1970."""
 
 Object = dict[str, Any]
 
@@ -97,11 +98,11 @@ def take_json(item: Object, key: str) -> str | None:
 def take_time(item: Object) -> int | None:
     """Microseconds since 1970 UTC, from ``timestamp`` (seconds) or else ``ts_unix_ns``."""
     value = item.get("timestamp")
-    if (type(value) is float or type(value) is int) and 0 <= value < _YEAR_10000:
+    if (type(value) is float or type(value) is int) and 0 <= value < YEAR_10000:
         del item["timestamp"]
         return int(value * 1e6 + 0.5)
     value = item.get("ts_unix_ns")
-    if type(value) is int and 0 <= value < _YEAR_10000 * 10**9:
+    if type(value) is int and 0 <= value < YEAR_10000 * 10**9:
         del item["ts_unix_ns"]
         return value // 1000
     return None

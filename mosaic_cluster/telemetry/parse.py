@@ -11,10 +11,13 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import pyarrow as pa
 
+from mosaic_cluster.telemetry.alike import heartbeat_columns, step_columns
+from mosaic_cluster.telemetry.arrays import record_batch, spread
 from mosaic_cluster.telemetry.fields import (
     Object,
     as_int,
@@ -28,7 +31,7 @@ from mosaic_cluster.telemetry.fields import (
     take_time,
 )
 from mosaic_cluster.telemetry.jsontext import WHITESPACE, ObjectReader, dumps, to_raw_text, to_text
-from mosaic_cluster.telemetry.schema import SCHEMAS, TIME
+from mosaic_cluster.telemetry.schema import STEPS
 
 LIFECYCLE_EVENTS = frozenset(
     {
@@ -49,6 +52,10 @@ REST = "_line"
 """Key in a lifecycle payload for what else stood on the line beside it."""
 
 CHUNK_BYTES = 1 << 16
+FEW = 8
+"""Fewer lines than this are not worth a look at whether they are alike."""
+
+Columns = tuple[list[Any], ...]
 
 _BLANK = b" \t\r\n"
 
@@ -121,7 +128,7 @@ def parse(
 
 
 class _Lines:
-    """Collects rows as tuples and metrics as columns; Arrow is touched once, at the end."""
+    """Collects rows as columns; Arrow is touched once, at the end."""
 
     def __init__(
         self, run_id: str, last_step: int | None, last_ts: int | None, now: float, keep_render: bool
@@ -134,13 +141,16 @@ class _Lines:
         self.json = ObjectReader()
         # What the contract's emitter writes. If group 2 is one JSON object, the line is one with these four
         # keys, and the payload's text can be kept as it is: half the work of taking the line apart.
-        self.emitted = re.compile(
-            r'\{"event":"([a-z_]+)","payload":(\{.*\}),"run_id":"'
+        line = (
+            r'\{"event":"([a-z_]+)","payload":(\{[^\n]*\}),"run_id":"'
             + re.escape(run_id)
             + r'","timestamp":(\d{1,11}(?:\.\d+)?)\}'
-        ).fullmatch
-        self.rows: dict[str, list[tuple[Any, ...]]] = {"lifecycle": [], "steps": [], "episodes": []}
-        self.add_lifecycle = self.rows["lifecycle"].append
+        )
+        self.emitted = re.compile(line).fullmatch
+        self.all_emitted = re.compile(f"^{line}$", re.MULTILINE).findall
+        self.lifecycle: Columns = ([], [], [], [], [])
+        self.steps: Columns = tuple([] for _ in STEPS.names[2:])
+        self.episodes: list[tuple[Any, ...]] = []
         self.names: list[str] = []
         self.values: list[float] = []
         self.spans: list[tuple[int, int, int | None, int]] = []
@@ -150,9 +160,78 @@ class _Lines:
 
     def take(self, lines: Iterable[tuple[int, bytes]]) -> None:
         """Take lines in order, in chunks that are parsed at once."""
+        chunk: list[tuple[int, bytes]] = []
+        size = 0
+        for line in lines:
+            chunk.append(line)
+            size += len(line[1])
+            if size > CHUNK_BYTES:
+                self._take(chunk)
+                chunk, size = [], 0
+        if chunk:
+            self._take(chunk)
+
+    def _take(self, chunk: list[tuple[int, bytes]]) -> None:
+        if not self._alike(chunk):
+            self._one_by_one(chunk)
+
+    def _alike(self, chunk: list[tuple[int, bytes]]) -> bool:
+        """Lines that all look the same, as most do, column by column; false, and nothing done, if they do not."""
+        raws = [raw for _, raw in chunk]
+        if len(raws) < FEW or raws[0][:1] != b"{":
+            return False
+        try:
+            text = b"\n".join(raws).decode()
+        except UnicodeDecodeError:
+            return False
+        offsets = [offset for offset, _ in chunk]
+        found = self.all_emitted(text)
+        if len(found) == len(chunk):
+            return self._heartbeats(offsets, found)
+        return not found and self._step_lines(offsets, text.split("\n"))
+
+    def _heartbeats(self, offsets: list[int], found: list[tuple[str, str, str]]) -> bool:
+        events, texts, times = zip(*found, strict=True)
+        if set(events) != {"heartbeat"}:
+            return False
+        payloads = self.json.read_many(list(texts))
+        metrics = None if payloads is None else heartbeat_columns(payloads)
+        if metrics is None:
+            return False
+        stamps = [int(float(each) * 1e6 + 0.5) for each in times]
+        self.last_ts = stamps[-1]
+        self.events += len(offsets)
+        if metrics.names:
+            self.names += metrics.names * len(offsets)
+            self.values += metrics.values
+            self.spans += zip(offsets, stamps, metrics.steps, repeat(len(metrics.names)), strict=False)
+        self._seen_step(max(metrics.steps))
+        self._add_lifecycle(offsets, stamps, ["heartbeat"] * len(offsets), ["worker"] * len(offsets), list(texts))
+        return True
+
+    def _step_lines(self, offsets: list[int], texts: list[str]) -> bool:
+        items = None if self.keep_render else self.json.read_many(texts)
+        columns = None if items is None else step_columns(items, self.run_id)
+        if columns is None:
+            return False
+        self.last_ts = columns[0][-1]
+        self.events += len(offsets)
+        for own, more in zip(self.steps, (offsets, *columns), strict=True):
+            own += more
+        return True
+
+    def _add_lifecycle(self, *columns: list[Any]) -> None:
+        for own, more in zip(self.lifecycle, columns, strict=True):
+            own += more
+
+    def add_lifecycle(self, row: tuple[Any, ...]) -> None:
+        """One row, from ``offset`` on."""
+        for own, value in zip(self.lifecycle, row, strict=True):
+            own.append(value)
+
+    def _one_by_one(self, lines: list[tuple[int, bytes]]) -> None:
         heads: list[tuple[int, re.Match[str] | None, bytes]] = []
         texts: list[str] = []
-        size = 0
         for offset, raw in lines:
             if raw[:1] != b"{":
                 stripped = raw.lstrip(_BLANK)
@@ -163,10 +242,6 @@ class _Lines:
             found = self.emitted(text)
             heads.append((offset, found, raw))
             texts.append(text if found is None else found[2])
-            size += len(raw)
-            if size > CHUNK_BYTES:
-                self._chunk(heads, texts)
-                heads, texts, size = [], [], 0
         if heads:
             self._chunk(heads, texts)
 
@@ -297,7 +372,8 @@ class _Lines:
             dumps(item) if item else None,
         )
         self._seen_step(as_int(fields.get("global_step")))
-        self.rows["steps"].append(row)
+        for own, value in zip(self.steps, row, strict=True):
+            own.append(value)
 
     def _episode(self, offset: int, item: Object) -> None:
         del item["type"]
@@ -332,7 +408,7 @@ class _Lines:
         named = {f"episode/{name}{suffix}": value for name, value in found.items()}
         self._add_metrics(offset, ts, step, named)
         self._seen_step(step)
-        self.rows["episodes"].append(row)
+        self.episodes.append(row)
 
     def _add_metrics(self, offset: int, ts: int, step: int | None, found: Mapping[str, float]) -> None:
         if found:
@@ -346,16 +422,16 @@ class _Lines:
             self.last_step = step
 
     def parsed(self, run_id: str, attempt: int) -> Parsed:
+        episodes = tuple(zip(*self.episodes, strict=True))
+        columns = {"lifecycle": self.lifecycle, "steps": self.steps, "episodes": episodes}
         tables = {
-            name: _batch(name, run_id, attempt, list(zip(*rows, strict=True)))
-            for name, rows in self.rows.items()
-            if rows
+            name: record_batch(name, run_id, attempt, found) for name, found in columns.items() if found and found[0]
         }
         latest: dict[str, tuple[int | None, float]] = {}
         if self.spans:
-            offsets, times, steps = _spread(self.spans)
-            columns = [offsets, times, self.names, steps, self.values]
-            tables["metrics"] = _batch("metrics", run_id, attempt, columns)
+            offsets, times, steps = spread(self.spans)
+            metrics = (offsets, times, self.names, steps, self.values)
+            tables["metrics"] = record_batch("metrics", run_id, attempt, metrics)
             latest = dict(zip(self.names, zip(steps, self.values, strict=True), strict=True))
         return Parsed(
             tables=tables,
@@ -385,46 +461,3 @@ def _with_rest(payload: Any, rest: Object) -> Object:
     if REST in payload:
         rest[REST] = payload[REST]
     return {**payload, REST: rest}
-
-
-def _spread(spans: list[tuple[int, int, int | None, int]]) -> tuple[list[int], list[int], list[int | None]]:
-    """Offset, time and step of each line, repeated for each of its metrics."""
-    offsets: list[int] = []
-    times: list[int] = []
-    steps: list[int | None] = []
-    for offset, ts, step, count in spans:
-        offsets += [offset] * count
-        times += [ts] * count
-        steps += [step] * count
-    return offsets, times, steps
-
-
-def _batch(name: str, run_id: str, attempt: int, columns: list[Any]) -> pa.RecordBatch:
-    """``columns``: values from ``offset`` on, in the order of the schema."""
-    schema = SCHEMAS[name]
-    rows = len(columns[0])
-    arrays = [
-        pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), rows), pa.array([run_id], pa.string())),
-        pa.repeat(pa.scalar(attempt, pa.int32()), rows),
-    ]
-    arrays += [_array(values, schema.field(2 + index).type) for index, values in enumerate(columns)]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _array(values: Any, kind: pa.DataType) -> pa.Array:
-    if kind == TIME:
-        return pa.array(values, pa.int64()).cast(TIME)
-    if pa.types.is_dictionary(kind):
-        return _texts(values).dictionary_encode()
-    if kind == pa.string():
-        return _texts(values)
-    return pa.array(values, kind)
-
-
-def _texts(values: Any) -> pa.Array:
-    try:
-        return pa.array(values, pa.string())
-    except UnicodeEncodeError:
-        # A lone surrogate, legal in a JSON string ("\ud800") but not in UTF-8.
-        escaped = [text and text.encode("utf-8", "backslashreplace").decode() for text in values]
-        return pa.array(escaped, pa.string())

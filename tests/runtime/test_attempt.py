@@ -107,7 +107,7 @@ def test_a_stop_before_the_start(tmp_path: Path, hub: HubService) -> None:
 
 def test_an_attempt_and_its_closing_again(tmp_path: Path, hub: HubService) -> None:
     folder = tmp_path / "experiment"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "experiment.json").write_text("{}")
     given = order(folder)
     result = Attempt(given, hub).run()

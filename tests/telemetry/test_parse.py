@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import math
@@ -187,3 +188,67 @@ def test_in_two_batches_as_in_one(lines: list[bytes], cut: int) -> None:
     for name in SCHEMAS:
         assert repr(rows(first, name) + rows(second, name)) == repr(rows(whole, name))
     assert (second.last_step, second.last_ts) == (whole.last_step, whole.last_ts)
+
+
+RUN = "01JAAAAAAAAAAAAAAAAAAAAAAA"
+PARSE = importlib.import_module("mosaic_cluster.telemetry.parse")  # the package has a function of that name
+PLAIN = st.one_of(
+    st.floats(), st.integers(-(2**70), 2**70), st.booleans(), st.none(), st.sampled_from(["x", "NaN", "\ud800", "é"]),
+    st.lists(st.integers(), max_size=2), st.dictionaries(st.sampled_from("ab"), st.floats(), max_size=2),
+)  # fmt: skip
+FIELDS = st.sampled_from(
+    ["step", "loss", "env_steps", "episode", "step_index", "agent_id", "action", "observation", "reward", "terminated",
+     "truncated", "episode_seed", "worker_id", "metadata", "render", "info"]
+)  # fmt: skip
+
+
+@st.composite
+def alike(draw: st.DrawFn) -> list[bytes]:
+    """Lines of one shape, values of one kind in each field; sometimes with one that is not."""
+    fields = draw(st.lists(FIELDS, unique=True, max_size=6))
+    number = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**62), 2**62)
+    kinds = {name: draw(st.sampled_from([number, st.integers(0, 9), st.booleans(), PLAIN])) for name in fields}
+    step = draw(st.booleans())
+    lines = []
+    for _ in range(draw(st.integers(1, 12))):
+        values = {name: draw(kind) for name, kind in kinds.items()}
+        if step:
+            line = {"type": "step", **values, "run_id": RUN, "timestamp": draw(st.floats(0, 2e9))}
+        else:
+            payload = {"step": draw(st.integers(0, 2**63)), **values}
+            line = {"event": "heartbeat", "payload": payload, "run_id": RUN, "timestamp": draw(st.floats(0, 2e9))}
+        lines.append(json.dumps(line, separators=(",", ":"), ensure_ascii=draw(st.booleans())))
+    lines += draw(st.lists(st.sampled_from(["chatter", "{broken", "", '{"event":"heartbeat"}']), max_size=1))
+    return [line.encode("utf-8", "surrogatepass") for line in lines]
+
+
+@settings(max_examples=300, deadline=None)
+@given(alike())
+def test_alike_as_one_by_one(lines: list[bytes]) -> None:
+    """The quick way through lines of one shape gives the same rows as the careful one."""
+    numbered = [(index * 1000, line) for index, line in enumerate(lines)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PARSE, "FEW", 1)
+        quick = parse(numbered, RUN, 1, now=5.0)
+        patch.setattr(PARSE, "FEW", 1 << 30)
+        careful = parse(numbered, RUN, 1, now=5.0)
+    assert quick.tables.keys() == careful.tables.keys()
+    for name, rows in quick.tables.items():
+        assert repr(rows.to_pylist()) == repr(careful.tables[name].to_pylist())
+    assert repr(quick.metrics) == repr(careful.metrics)
+    for name in ("last_step", "last_ts", "events", "log_lines", "unparsed", "checkpoints", "resumed_from_step"):
+        assert getattr(quick, name) == getattr(careful, name)
+
+
+def test_lines_of_one_shape_take_the_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object) -> None:
+        raise AssertionError("one by one")
+
+    monkeypatch.setattr(PARSE._Lines, "_one_by_one", refuses)
+    beats = [{"event": "heartbeat", "payload": {"step": n, "loss": 0.5, "best": True}, "run_id": RUN, "timestamp": 1.5}
+             for n in range(20)]  # fmt: skip
+    steps = [{"type": "step", "episode": 1, "step": n, "action": [1, 2], "reward": 1.0, "terminated": False,
+              "timestamp": 1.5, "info": {}} for n in range(20)]  # fmt: skip
+    for lines, table in ((beats, "lifecycle"), (steps, "steps")):
+        texts = [(n, json.dumps(line, separators=(",", ":")).encode()) for n, line in enumerate(lines)]
+        assert parse(texts, RUN, 1).tables[table].num_rows == 20
