@@ -18,6 +18,7 @@ VERBS = (
     "ls",
     "status",
     "logs",
+    "watch",
     "query",
     "stop",
     "pause",

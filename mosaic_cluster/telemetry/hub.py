@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from mosaic_cluster.storage import Storage
 from mosaic_cluster.telemetry.commits import Commit, CommitWriter, Range, Rows, Written, claim, range_of
-from mosaic_cluster.telemetry.files import data_files, read_footer
+from mosaic_cluster.telemetry.files import data_files, next_number, read_footer
 from mosaic_cluster.telemetry.live import LiveValues
 from mosaic_cluster.telemetry.schema import TABLES, check_table
 from mosaic_cluster.worker.errors import AlreadyExists, Fenced, StorageError
@@ -147,7 +147,9 @@ class HubCore:
         self._commit_seconds = 0.0
         self._error: str | None = None
         hub, self._number = self._register()
-        numbers = claim(storage, shard, hub) if self._number > 0 else dict.fromkeys(TABLES, 0)
+        # Files without a record of their hub are from before there were such records.
+        first = self._number == 0 and not any(next_number(storage, name, shard) for name in TABLES)
+        numbers = dict.fromkeys(TABLES, 0) if first else claim(storage, shard, hub)
         self.writer = CommitWriter(storage, shard, hub, numbers)
         self._recover()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from mosaic_cluster.storage import Storage
-from mosaic_cluster.telemetry import TABLES, Ack, Batch, HubCore, HubUnavailable, Pump, TelemetryReader, parse
+from mosaic_cluster.telemetry import (
+    TABLES,
+    Ack,
+    Batch,
+    HubCore,
+    HubUnavailable,
+    Pump,
+    TelemetryReader,
+    live_name,
+    parse,
+    read_live,
+)
 from mosaic_cluster.telemetry.files import data_files, read_footer
 from mosaic_cluster.telemetry.hub import FIRST_FLUSH, HUB_MEMORY, LAST_ROLL
 from mosaic_cluster.worker.errors import AlreadyExists, Fenced, StorageError
@@ -230,6 +242,91 @@ def test_any_tool_can_read_the_files(storage: Storage) -> None:
     hub.commit()
     table = pq.ParquetDataset(storage.location + "/metrics").read()
     assert table["value"].to_pylist() == [1.0, 2.0]
+
+
+def test_a_day_leaves_hundreds_of_files(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten runs that print all day, in virtual time."""
+    clock = Clock()
+    hub = HubCore(storage, clock)
+    written = []
+    monkeypatch.setattr(Storage, "create", lambda self, name, data: written.append(name))
+    monkeypatch.setattr(Storage, "exists", lambda self, name: False)
+    offsets = dict.fromkeys((f"r{number}" for number in range(10)), 0)
+    waited = []
+    while clock.now < 86_400:
+        for run in offsets:
+            sent = batch([beat(1), episode(1)], first=offsets[run], run_id=run)
+            offsets[run] = hub.append(sent).accepted
+        clock.now += 5
+        hub.tick()
+        waited.append(hub.stats()["oldest"])
+    assert 300 < len(written) < 1000
+    assert max(waited) <= LAST_ROLL
+
+
+def test_small_batches_take_little_memory(storage: Storage) -> None:
+    """A thousand runs with a line a second each: what waits is merged, and still sorted when it is written."""
+    hub = HubCore(storage, Clock())
+    offsets = [0] * 1000
+    for _ in range(3):
+        for number in range(1000):
+            sent = batch([beat(number)], first=offsets[number], run_id=f"r{number:04d}")
+            offsets[number] = hub.append(sent).accepted
+    assert hub.stats()["pending_bytes"] < 3_000_000
+    hub.commit()
+    rows = TelemetryReader(storage.location)._rows("metrics", None)
+    keys = list(zip(rows["run_id"].to_pylist(), rows["offset"].to_pylist(), strict=True))
+    assert keys == sorted(keys)
+    assert len(set(keys)) == len(keys) == 3000
+    assert rows["value"].to_pylist() == [float(run[1:]) for run, _ in keys]
+
+
+def test_shards_keep_to_themselves(storage: Storage) -> None:
+    hubs = [HubCore(storage, shard=shard) for shard in range(2)]
+    for shard, hub in enumerate(hubs):
+        hub.append(batch([beat(shard)], run_id=f"r{shard}"))
+        hub.commit()
+    assert files(storage)[:2] == ["lifecycle/0-00000000.parquet", "lifecycle/1-00000000.parquet"]
+    again = [HubCore(storage, shard=shard) for shard in range(2)]
+    for shard, hub in enumerate(again):
+        assert hub.watermark(f"r{shard}", 1).committed > 0
+        assert hub.watermark(f"r{1 - shard}", 1).committed == 0
+    assert sorted(steps(storage)) == [0, 1]
+
+
+def test_an_answer_that_was_lost_is_no_other_hub(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is there, but the storage said it failed: the next try knows it for its own."""
+    hub = HubCore(storage)
+    sent = batch([beat(1), episode(1)])
+    hub.append(sent)
+    create = Storage.create
+
+    def loses_the_answer(self: Storage, name: str, data: bytes) -> None:
+        create(self, name, data)
+        raise StorageError("connection reset")
+
+    monkeypatch.setattr(Storage, "create", loses_the_answer)
+    hub.commit()
+    assert hub.stats()["error"] == "connection reset"
+    monkeypatch.undo()
+    hub.commit()
+    assert hub.stats()["error"] is None
+    assert hub.watermark("r", 1).committed == sent.last
+    assert steps(storage) == [1]
+    assert TelemetryReader(storage.location).table("episodes").num_rows == 1
+
+
+def test_latest_values_are_published(storage: Storage) -> None:
+    hub = HubCore(storage)
+    hub.live.take("r", 1, 5, 1_000_000, {"loss": (5, 0.5), "odd": (5, math.nan)}, 3)
+    hub.live.take("r", 2, 7, 2_000_000, {"loss": (7, 0.25)}, 1)
+    hub.live.take("r", 1, 6, 1_500_000, {"loss": (6, 9.0)}, 1)  # a tail brought in late
+    storage.put(live_name(0), hub.live.document(10.0))
+    found = read_live(storage)["r"]
+    assert (found.attempt, found.step, found.events, found.metrics["loss"]) == (2, 7, 1, (7, 0.25))
+    assert math.isnan(found.metrics["odd"][1])
+    assert not hub.live.changed
+    assert read_live(Storage.open(storage.path("nowhere"))) == {}
 
 
 def test_foreign_and_newer_files(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
