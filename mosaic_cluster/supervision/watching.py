@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from mosaic_cluster.worker.telemetry import STEP_NAMES
 CHUNK = 1 << 20
 LINE_LIMIT = 1 << 22
 ENDINGS = ("run_completed", "run_failed", "run_cancelled")
+# Not just `"run_`: every line of the contract's emitter has a `"run_id"`.
+_MARKS = re.compile(b'"(?:run_started|' + "|".join(ENDINGS).encode() + b')"').finditer
 
 
 class LogWatch:
@@ -70,19 +73,15 @@ class LogWatch:
         if whole.startswith(b"{") or b"\n{" in whole:
             self.last_sign = now
         self._last_heartbeat(whole)
-        if b'"run_' in whole:
-            for line in whole.split(b"\n"):
-                if b'"run_' in line:
-                    self._lifecycle(line)
+        for found in _MARKS(whole):
+            self._lifecycle(_line_at(whole, found.start()))
 
     def _last_heartbeat(self, text: bytes) -> None:
         """Only the last of them is read: what counts is how far the worker is now."""
         found = text.rfind(b'"heartbeat"')
         if found < 0:
             return
-        start = text.rfind(b"\n", 0, found) + 1
-        end = text.find(b"\n", found)
-        event = _event(text[start : end if end >= 0 else len(text)])
+        event = _event(_line_at(text, found))
         if event.get("event") == "heartbeat":
             self._step(event.get("payload"))
 
@@ -106,6 +105,13 @@ class LogWatch:
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 self.last_step = max(int(value), self.last_step or 0)
                 return
+
+
+def _line_at(text: bytes, position: int) -> bytes:
+    """The line that ``position`` is in."""
+    start = text.rfind(b"\n", 0, position) + 1
+    end = text.find(b"\n", position)
+    return text[start : end if end >= 0 else len(text)]
 
 
 def _event(line: bytes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -88,12 +89,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def fill(path: Path) -> None:
     """Write until nothing more goes in."""
-    with path.open("wb", buffering=0) as file:
-        try:
-            while file.write(b"x" * 4096):
-                pass
-        except OSError as error:
-            assert "No space" in str(error)
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"x" * 4096):
+            pass
 
 
 def steps(tmp_path: Path) -> list[int]:
