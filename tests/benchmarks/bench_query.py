@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-
-from mosaic_cluster.telemetry import Batch, parse
-from mosaic_cluster.telemetry.sql import query
 from reporting import arguments, report, spread
 from telemetry_events import SHAPES
 from telemetry_ours import make_hub, run_id_of
+
+from mosaic_cluster.telemetry import Batch, parse
+from mosaic_cluster.telemetry.sql import query
 
 BATCH = 100
 """Heartbeats of a batch: what a run at 200 a second sends at a time."""

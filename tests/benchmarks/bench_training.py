@@ -20,9 +20,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mosaic_cluster.runtime.ray_backend import RayBackend
 from reporting import arguments, report
 from telemetry_ours import HERE, SECONDS, order_of, start_ray, wait_for
+
+from mosaic_cluster.runtime.ray_backend import RayBackend
 
 SAMPLES = 10_000
 

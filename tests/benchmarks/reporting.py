@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,13 +20,15 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def report(args: argparse.Namespace, found: dict[str, Any], show: Callable[[dict[str, Any]], None]) -> None:
-    """Print, and keep if asked to."""
+    """Print, and keep if asked to; with the machine's load, which says how much the figures are worth."""
+    found |= {"cpus": os.cpu_count(), "load": os.getloadavg()}
     if args.save is not None:
         (args.save / f"{found['benchmark']}.json").write_text(json.dumps(found))
     if args.json:
         print(json.dumps(found))
     else:
         show(found)
+        print(f"{found['cpus']} CPUs; load average of the last 1, 5 and 15 minutes: {found['load']}")
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

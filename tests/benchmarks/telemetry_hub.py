@@ -16,17 +16,17 @@ import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from telemetry_events import line
+from telemetry_ours import make_hub, run_id_of
 
 from mosaic_cluster.runtime.actors import NAMESPACE, RayHubClient, hub_name
 from mosaic_cluster.runtime.ray_backend import RayBackend
 from mosaic_cluster.telemetry import Ack, Batch, Pump, parse
-from telemetry_events import line
-from telemetry_ours import make_hub, run_id_of
 
 RUNS = 64
 THREADS = 8
 KEEPS_UP_SECONDS = 0.5
-LADDER = (25, 50, 100, 200, 300, 400, 600, 800, 1200, 1600, 2400)
+LADDER = (50, 100, 200, 400, 800, 1600)
 
 
 def batches_of(runs: int, events: int, rounds: int, only_metrics: bool) -> list[Batch]:

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import ray
+from telemetry_events import start_all
 
 from mosaic_cluster.placement import Placement
 from mosaic_cluster.runtime.backend import AttemptOrder, Handle, WorkerLaunch
@@ -24,7 +25,6 @@ from mosaic_cluster.runtime.hub_service import HubService
 from mosaic_cluster.runtime.ray_backend import RayBackend
 from mosaic_cluster.storage import Storage
 from mosaic_cluster.supervision import Limits
-from telemetry_events import start_all
 
 HERE = Path(__file__).parent
 SECONDS = 300.0
@@ -98,7 +98,12 @@ def flow(folder: Path, shape: str, producer: str, processes: int, events: int, *
 
 
 def order_of(
-    experiment_id: str, experiment: Path, number: int, config: dict[str, Any], command: tuple[str, ...], cpus: float = 0.25
+    experiment_id: str,
+    experiment: Path,
+    number: int,
+    config: dict[str, Any],
+    command: tuple[str, ...],
+    cpus: float = 0.25,
 ) -> AttemptOrder:
     """The first attempt of a run of this command, on this node."""
     run_id = run_id_of(number)
