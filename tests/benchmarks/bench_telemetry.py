@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from reporting import arguments, report, spread
-from telemetry_hub import RUNS, batches_of, climb, feed
+from telemetry_hub import RUNS, batches_of, climb, feed, only_metrics
 from telemetry_ours import flow, start_ray
 from telemetry_peers import PEERS, installed, peer_rate
 
@@ -108,13 +108,13 @@ def cpu_shares(scale: float) -> list[dict[str, Any]]:
 
 def hub_alone(repeats: int) -> list[dict[str, Any]]:
     """Large and small batches, metrics alone and with their lifecycle rows."""
+    large, small = batches_of(RUNS, 4_000, 4), batches_of(RUNS, 50, 60)
     found = []
-    for name, events, rounds, only_metrics in (
-        ("metrics, 5,000 events a batch", 5_000, 3, True),
-        ("all tables, 5,000 events a batch", 5_000, 3, False),
-        ("metrics, 50 events a batch", 50, 60, True),
+    for name, batches in (
+        ("metrics, 4,000 events a batch", only_metrics(large)),
+        ("all tables, 4,000 events a batch", large),
+        ("metrics, 50 events a batch", only_metrics(small)),
     ):
-        batches = batches_of(RUNS, events, rounds, only_metrics)
         fed = [feed(batches) for _ in range(repeats)]
         found.append(
             {

@@ -29,7 +29,7 @@ KEEPS_UP_SECONDS = 0.5
 LADDER = (50, 100, 200, 400, 800, 1600)
 
 
-def batches_of(runs: int, events: int, rounds: int, only_metrics: bool) -> list[Batch]:
+def batches_of(runs: int, events: int, rounds: int) -> list[Batch]:
     """``rounds`` batches of each run, of so many five-scalar heartbeats each; the runs take turns."""
     found: list[list[Batch]] = []
     for run in range(runs):
@@ -39,12 +39,14 @@ def batches_of(runs: int, events: int, rounds: int, only_metrics: bool) -> list[
             text = line("five", number, run_id)
             lines.append((offset, text[:-1]))
             offset += len(text)
-        tables = dict(parse(lines, run_id, 1).tables)
-        if only_metrics:
-            tables = {"metrics": tables["metrics"]}
-        first = Batch(run_id, 1, 0, offset, tables)
+        first = Batch(run_id, 1, 0, offset, parse(lines, run_id, 1).tables)
         found.append([_moved(first, number * offset) for number in range(rounds)])
     return [found[run][number] for number in range(rounds) for run in range(runs)]
+
+
+def only_metrics(batches: list[Batch]) -> list[Batch]:
+    """The same without the rows of other tables."""
+    return [replace(batch, tables={"metrics": batch.tables["metrics"]}) for batch in batches]
 
 
 def _moved(batch: Batch, by: int) -> Batch:
