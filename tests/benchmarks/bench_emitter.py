@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--calls", type=int, default=20_000, help="calls per measurement (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=11, help="pairs of measurements (default: %(default)s)")
+    parser.add_argument("--save", type=Path, help="also write the JSON object into this folder")
     parser.add_argument("--measure-in", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure_in:
@@ -90,6 +91,8 @@ def main() -> None:
         with open(folder / "stdout.log", "ab") as log:
             subprocess.run(command, check=True, stdout=log)
         found = json.loads((folder / "result.json").read_text())
+    if args.save is not None:
+        (args.save / "emitter.json").write_text(json.dumps(found))
     if args.json:
         print(json.dumps(found))
         return

@@ -1,0 +1,81 @@
+"""The worker process of the training measurement: trains a small network, with and without events, in turn.
+
+Each segment is the same number of steps of forward, backward and Adam on a policy of CartPole's size, one thread. In
+a segment with events, as many heartbeats of five scalars as are due at the rate are emitted after each step. Between
+segments it rests, so that the reading of one does not fall into the next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+from telemetry_events import SHAPES
+
+from mosaic_cluster.worker import TelemetryEmitter
+
+REST_SECONDS = 0.8
+
+
+class Trainer:
+    """One step is about a millisecond of work."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(1)
+        torch.set_num_threads(1)
+        self.model = torch.nn.Sequential(
+            torch.nn.Linear(4, 64), torch.nn.Tanh(), torch.nn.Linear(64, 64), torch.nn.Tanh(), torch.nn.Linear(64, 2)
+        )
+        self.adam = torch.optim.Adam(self.model.parameters(), fused=True)
+        self.inputs, self.targets = torch.randn(256, 4), torch.randn(256, 2)
+
+    def step(self) -> None:
+        loss = torch.nn.functional.mse_loss(self.model(self.inputs), self.targets)
+        self.adam.zero_grad()
+        loss.backward()
+        self.adam.step()
+
+
+def segment(trainer: Trainer, steps: int, emitter: TelemetryEmitter | None, rate: float) -> dict[str, float]:
+    """Wall and CPU seconds of so many steps; how many events were emitted, and seconds of CPU that took."""
+    emitted, inside = 0, 0.0
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(steps):
+        trainer.step()
+        # The clock is looked at in both kinds of segment.
+        due = int((time.perf_counter() - wall) * rate)
+        if emitter is not None and due > emitted:
+            begun = time.thread_time()
+            while emitted < due:
+                emitter.heartbeat(SHAPES["five"](emitted))
+                emitted += 1
+            inside += time.thread_time() - begun
+    found = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    return {**found, "events": emitted, "inside": inside}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", type=Path, required=True)
+    config = json.loads(parser.parse_args().config.read_text())
+    trainer, emitter = Trainer(), TelemetryEmitter(config["run_id"])
+    per_second = 300 / segment(trainer, 300, None, config["rate"])["wall"]
+    steps = int(per_second * config["seconds"])
+    segment(trainer, steps, emitter, config["rate"])
+    pairs = []
+    for number in range(config["pairs"]):
+        found = {}
+        for kind in ("off", "on") if number % 2 else ("on", "off"):
+            time.sleep(REST_SECONDS)
+            found[kind] = segment(trainer, steps, emitter if kind == "on" else None, config["rate"])
+        pairs.append(found)
+    result = {"steps": steps, "pairs": pairs}
+    Path(os.environ["MOSAIC_RUN_DIR"], "pairs.json").write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
