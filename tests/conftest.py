@@ -36,9 +36,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the scripted worker and the one with known curves, as if installed."""
+    """A folder with the tests' own workers, as if installed."""
     folder = tmp_path_factory.mktemp("workers")
-    for name in ("scripted", "curves"):
+    for name in ("scripted", "curves", "chaos"):
         package = f"{name}_worker"
         install(folder, FIXTURES / "workers" / package, name, f"{package}:get_worker_metadata")
     return folder
