@@ -16,6 +16,7 @@ import psutil
 KINDS = ("hub", "actor", "supervisor", "worker")
 FIND_SECONDS = 90.0
 END_SECONDS = 15.0
+COMMIT_SECONDS = 5.0
 TITLES = {"hub": "ray::HubActor", "actor": "ray::WorkerActor"}
 
 
@@ -57,6 +58,10 @@ class Targets:
             except (psutil.Error, OSError):
                 continue
 
+    def files(self) -> int:
+        """How many files the hubs have written or begun."""
+        return sum(1 for _ in self._results.glob("*/telemetry/*/*"))
+
     def of_runs(self) -> list[psutil.Process]:
         """Supervisors and workers: what may outlive cluster and driver for a moment."""
         return [*self.of("supervisor"), *self.of("worker")]
@@ -91,12 +96,21 @@ class Killer:
         victims: list[tuple[str, psutil.Process]] = []
         for kind in kinds:
             victims.append((kind, self.find(kind, {process.pid for _, process in victims})))
+        if "hub" in kinds and self.draw.random() < 0.5:
+            self._wait_for_a_commit()
         missed = [kind for kind, process in victims if not self._kill(kind, process)]
         for kind, process in victims:
             psutil.wait_procs([process], timeout=END_SECONDS)
             assert not _lives(process), f"{kind} {process.pid} survived kill -9"
         for kind in missed:  # it had gone before: another one then
             self.kill(kind)
+
+    def _wait_for_a_commit(self) -> None:
+        """Most commits last some milliseconds: by chance alone, hardly any kill would fall between two files of one."""
+        before, end = self.targets.files(), time.monotonic() + COMMIT_SECONDS
+        while self.targets.files() == before and time.monotonic() < end:
+            time.sleep(0.001)
+        time.sleep(self.draw.choice([0.0, self.draw.uniform(0.0, 0.02)]))
 
     def _kill(self, kind: str, process: psutil.Process) -> bool:
         if not _lives(process) or not self._send(process, signal.SIGKILL):

@@ -279,8 +279,10 @@ def main() -> int:
     try:
         with ended_by_signals():
             result = run(plan, seed, folder, lambda text: print(text, flush=True))
-    except BaseException:
+    except BaseException as error:
         print(f"interrupted or failed; what there is stays in {folder} (SEED={seed})", flush=True)
+        if isinstance(error, KeyboardInterrupt):
+            return 130
         raise
     print(f"\nSEED={seed}, {time.monotonic() - begun:.0f} s\n{checker.table(result.findings, result.kills)}")
     print("\n".join(result.problems), end="\n" if result.problems else "")
