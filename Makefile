@@ -32,7 +32,7 @@ test: $(READY)  ## The test suite (under 12 minutes).
 test-slow: $(READY)  ## The heavier tests.
 	$(BIN)/python -m pytest -m slow
 
-chaos: $(READY)  ## 38 times kill -9 among 24 workers and 1M events, nothing lost (10 minutes; SEED=n repeats the choices).
+chaos: $(READY)  ## 38 times kill -9, 24 workers, 1M events, nothing lost (10 minutes; SEED=n).
 	PYTHONPATH=tests $(BIN)/python -m chaos.run $(if $(SEED),--seed $(SEED))
 
 check: $(READY)  ## Style, types, import contracts, links, examples.

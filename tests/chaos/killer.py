@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 KINDS = ("hub", "actor", "supervisor", "worker")
-FIND_SECONDS = 90.0
+FIND_SECONDS = 300.0
 END_SECONDS = 15.0
 COMMIT_SECONDS = 5.0
 TITLES = {"hub": "ray::HubActor", "actor": "ray::WorkerActor"}
