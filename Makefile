@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check bench clean
+.PHONY: help install demo test test-slow chaos check bench clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ test: $(READY)  ## The test suite (under 12 minutes).
 
 test-slow: $(READY)  ## The heavier tests.
 	$(BIN)/python -m pytest -m slow
+
+chaos: $(READY)  ## 38 times kill -9, 24 workers, 1M events, nothing lost (10 minutes; SEED=n).
+	PYTHONPATH=tests $(BIN)/python -m chaos.run $(if $(SEED),--seed $(SEED))
 
 check: $(READY)  ## Style, types, import contracts, links, examples.
 	$(BIN)/ruff check .

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import (
     FIXTURES,
+    Cluster,
     Experiment,
     environment,
     install,
-    kill_tree,
     mosaic,
     processes_of,
+    ray_cluster,
     spec,
     started,
     wait_for,
@@ -40,54 +36,19 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the scripted worker and the one with known curves, as if installed."""
+    """A folder with the tests' own workers, as if installed."""
     folder = tmp_path_factory.mktemp("workers")
-    for name in ("scripted", "curves"):
+    for name in ("scripted", "curves", "chaos"):
         package = f"{name}_worker"
         install(folder, FIXTURES / "workers" / package, name, f"{package}:get_worker_metadata")
     return folder
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """A running Ray cluster of one node."""
-
-    address: str
-    env: dict[str, str]
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody uses now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def cluster(workers: Path, own_cache: Path) -> Iterator[Cluster]:
     """A real Ray cluster, bound to loopback, with the scripted worker on its nodes."""
-    port = free_port()
-    # Short: Ray's sockets lie in it, and their paths may have 107 characters.
-    folder = tempfile.mkdtemp(prefix="mc-", dir="/tmp")
-    env = environment(workers, RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0", MOSAIC_CACHE=str(own_cache))
-    command = [
-        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1",
-        f"--port={port}", "--num-cpus=4", "--memory=4000000000", "--object-store-memory=100000000",
-        "--include-dashboard=false", f"--temp-dir={folder}",
-    ]  # fmt: skip
-    with open(Path(folder, "start.log"), "w") as log:
-        process = subprocess.Popen(
-            command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        text = Path(folder, "start.log")
-        wait_for(lambda: "Ray runtime started" in text.read_text() or process.poll() is not None, 90, "ray start")
-        assert process.poll() is None, text.read_text()
-        yield Cluster(f"127.0.0.1:{port}", env)
-    finally:
-        kill_tree(process.pid)
-        process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+    with ray_cluster(workers, MOSAIC_CACHE=str(own_cache)) as running:
+        yield running
 
 
 class Lab:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +74,20 @@ def mosaic(
     )  # fmt: skip
 
 
+def mosaic_process(
+    *args: str | Path, env: Mapping[str, str], cwd: Path, output: Any = subprocess.PIPE
+) -> subprocess.Popen[str]:
+    """The command line in the background, in a session of its own."""
+    command = [sys.executable, "-m", "mosaic_cluster.cli", *map(str, args)]
+    return subprocess.Popen(
+        command, env=dict(env), cwd=cwd, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
 @contextmanager
 def started(*args: str | Path, env: Mapping[str, str], cwd: Path) -> Iterator[subprocess.Popen[str]]:
     """The command line in the background; killed with its children at the end, if it still runs."""
-    command = [sys.executable, "-m", "mosaic_cluster.cli", *map(str, args)]
-    process = subprocess.Popen(
-        command, env=dict(env), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+    process = mosaic_process(*args, env=env, cwd=cwd)
     try:
         yield process
     finally:
@@ -101,6 +110,54 @@ def kill_tree(pid: int) -> None:
         return
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """A running Ray cluster of one node.
+
+    Attributes:
+        env: environment of commands that use it.
+        pid: its process, the ancestor of all its others.
+    """
+
+    address: str
+    env: dict[str, str]
+    pid: int
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody uses now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def ray_cluster(*packages: Path, **more: str) -> Iterator[Cluster]:
+    """A real Ray cluster, bound to loopback, whose nodes see the workers in ``packages``."""
+    port = free_port()
+    # Short: Ray's sockets lie in it, and their paths may have 107 characters.
+    folder = tempfile.mkdtemp(prefix="mc-", dir="/tmp")
+    env = environment(*packages, RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0", **more)
+    command = [
+        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1",
+        f"--port={port}", "--num-cpus=4", "--memory=4000000000", "--object-store-memory=100000000",
+        "--include-dashboard=false", f"--temp-dir={folder}",
+    ]  # fmt: skip
+    with open(Path(folder, "start.log"), "w") as log:
+        process = subprocess.Popen(
+            command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        text = Path(folder, "start.log")
+        wait_for(lambda: "Ray runtime started" in text.read_text() or process.poll() is not None, 90, "ray start")
+        assert process.poll() is None, text.read_text()
+        yield Cluster(f"127.0.0.1:{port}", env, process.pid)
+    finally:
+        kill_tree(process.pid)
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def spec(config: Mapping[str, Any] | None = None, *, worker: str = "scripted", **more: Any) -> dict[str, Any]:
     """A run spec."""
     document = {"kind": "run", "name": "test", "worker": worker, "config": dict(config or {}), "seed": 1}
@@ -114,14 +171,14 @@ def write_spec(folder: Path, document: Any, name: str = "spec.json") -> Path:
     return path
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0, what: str = "") -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0, what: str = "", every: float = 0.05) -> Any:
     """The first true value of ``condition``."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = condition()
         if value:
             return value
-        time.sleep(0.05)
+        time.sleep(every)
     raise AssertionError(f"still not after {seconds:g} s: {what or condition}")
 
 
