@@ -8,7 +8,7 @@ from mosaic_cluster.telemetry.pump import HubClient, HubUnavailable, Pump, PumpP
 from mosaic_cluster.telemetry.reading import TelemetryReader
 from mosaic_cluster.telemetry.schema import SCHEMA_VERSION, SCHEMAS, TABLES
 from mosaic_cluster.telemetry.tail import LogTail
-from mosaic_cluster.telemetry.watch import Watch, Watched, offset_at_step, scan_log
+from mosaic_cluster.telemetry.watch import Watch, Watched, offset_at_step, released_rows, scan_log
 
 __all__ = [
     "SCHEMAS",
@@ -28,5 +28,6 @@ __all__ = [
     "Watched",
     "offset_at_step",
     "parse",
+    "released_rows",
     "scan_log",
 ]
