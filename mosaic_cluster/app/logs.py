@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +12,39 @@ from mosaic_cluster.app.asking import choose_runs
 from mosaic_cluster.experiments.home import ExperimentHome
 from mosaic_cluster.experiments.life import LOST, TERMINAL
 from mosaic_cluster.experiments.status import read_status
+from mosaic_cluster.logs import read_released
+from mosaic_cluster.telemetry import LogTail
+from mosaic_cluster.units import format_bytes
 
 POLL_SECONDS = 0.3
 STREAMS = {"out": "stdout.log", "err": "stderr.log"}
 
 
-@dataclass
 class _Reader:
-    """Complete lines of one growing file."""
+    """Complete lines of one growing file; a line of ours stands where a part of it was let go."""
 
-    path: Path
-    prefix: str
-    stream: str
-    offset: int = 0
-    partial: bytes = b""
+    def __init__(self, path: Path) -> None:
+        self._tail = LogTail(path)
+        self._shown = 0
 
-    def read(self, last: bool) -> list[str]:
-        if not self.path.is_file():
-            return []
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            data = file.read()
-        self.offset += len(data)
-        pieces = (self.partial + data).split(b"\n")
-        self.partial = pieces.pop()
-        if last and self.partial:
-            pieces.append(self.partial)
-            self.partial = b""
-        return [piece.decode("utf-8", "replace") for piece in pieces]
+    def read(self, last: bool) -> Iterator[str]:
+        """What is new; ``last``: an unterminated line counts too."""
+        while lines := self._tail.read(final=last):
+            if lines[0][0] > self._shown:
+                yield self._gap(lines[0][0] - self._shown)
+            for offset, line in lines:
+                yield line.decode("utf-8", "replace")
+                self._shown = offset + len(line) + 1
+
+    def _gap(self, size: int) -> str:
+        path = self._tail.path
+        gap = read_released(path)
+        gone = f"{gap.log_lines:,} lines" if gap is not None else "some lines"
+        if path.name == STREAMS["out"]:
+            gone += " that are no telemetry are gone; events are in the tables (`mosaic query`)"
+        else:
+            gone += " are gone"
+        return f"[{format_bytes(size)} of {path.name} were let go here (telemetry.keep_log): {gone}]"
 
 
 def log_lines(
@@ -91,7 +95,7 @@ def _new_lines(
         prefix = f"{tag}#{number} " if several or len(numbers) > 1 else ""
         for stream in streams:
             path = attempts / str(number) / STREAMS[stream]
-            reader = readers.setdefault(path, _Reader(path, prefix, stream))
+            reader = readers.setdefault(path, _Reader(path))
             for line in reader.read(last):
                 shown = line if raw or stream == "err" else shorten(line)
                 if shown is not None:

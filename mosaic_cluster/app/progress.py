@@ -28,6 +28,7 @@ class RunRow:
         running: seconds in the present state; once it has ended, of all its attempts.
         attempt: present attempt; 0 before the first.
         trial: the trial it belongs to.
+        stood_still: seconds for which it had to wait until its telemetry found room.
     """
 
     run_id: str
@@ -43,6 +44,7 @@ class RunRow:
     node: str | None
     peak_rss: int
     trial: str | None = None
+    stood_still: float = 0.0
 
     @property
     def short_id(self) -> str:
@@ -61,9 +63,17 @@ class RunRow:
             parts.append(f"episodic_return {self.episodic_return:.1f}")
         if self.peak_rss:
             parts.append(format_bytes(self.peak_rss))
-        if self.reason:
-            parts.append(self.reason)
+        if self.words:
+            parts.append(self.words)
         return "  ".join(parts)
+
+    @property
+    def words(self) -> str:
+        """Why it is as it is, and whether its storage slowed it."""
+        if self.stood_still < 1:
+            return self.reason
+        slowed = f"stood still {format_duration(round(self.stood_still))} in all until its telemetry found room"
+        return f"{self.reason} ({slowed})" if self.reason else slowed
 
 
 @dataclass(frozen=True)
@@ -125,4 +135,5 @@ def _row(run: Mapping[str, Any], now: float) -> RunRow:
         node=run.get("node"),
         peak_rss=int(run.get("peak_rss") or 0),
         trial=run.get("trial"),
+        stood_still=float(run.get("stood_still") or 0.0),
     )

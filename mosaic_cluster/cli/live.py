@@ -79,7 +79,7 @@ def progress_view(progress: Progress) -> Group:
     """The table of an experiment's runs, and below it why each is as it is; of a sweep, its trials first."""
     if progress.sweep is not None:
         return _sweep_view(progress, progress.sweep)
-    lines = [Text.assemble((row.short_id, "bold"), "  ", row.reason) for row in progress.rows[:ROWS] if row.reason]
+    lines = [Text.assemble((row.short_id, "bold"), "  ", row.words) for row in progress.rows[:ROWS] if row.words]
     if len(progress.rows) > ROWS:
         lines.append(Text(f"and {len(progress.rows) - ROWS} more: `mosaic status --json` lists them"))
     return Group(Text(progress.heading()), _run_table(progress.rows[:ROWS]), *lines)
@@ -113,6 +113,7 @@ def _sweep_view(progress: Progress, sweep: SweepProgress) -> Group:
     active = [row for row in progress.rows if row.state not in ENDED and row.state not in WAITING]
     if active:
         parts += [Text(""), _run_table(active[:RUN_ROWS])]
+        parts += [Text(f"{row.short_id}  {row.words}") for row in active[:RUN_ROWS] if row.stood_still >= 1]
     waiting = next((row for row in progress.rows if row.state == "PENDING" and row.reason), None)
     if waiting is not None:
         parts.append(Text(f"{waiting.trial or ''} {waiting.short_id}  {waiting.reason}", style="dim"))

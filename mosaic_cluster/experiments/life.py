@@ -17,7 +17,7 @@ from mosaic_cluster.runtime.backend import (
     WatchOrder,
     WorkerLaunch,
 )
-from mosaic_cluster.supervision import Limits
+from mosaic_cluster.supervision import Limits, Room
 from mosaic_cluster.telemetry import Watched
 from mosaic_cluster.units import format_duration
 
@@ -36,6 +36,7 @@ class RunPlan:
         max_failures: failures after which the run is FAILED: 0 means the first one is the last.
         watch: the metric it is judged by, where somebody judges it on the way.
         trial: the trial it belongs to.
+        room: what its output may take.
     """
 
     run_id: str
@@ -49,6 +50,7 @@ class RunPlan:
     environment: Mapping[str, str] = field(default_factory=dict)
     watch: WatchOrder | None = None
     trial: str | None = None
+    room: Room = field(default_factory=Room)
 
     def to_dict(self) -> dict[str, Any]:
         """What the journal keeps of it; the rest follows from the spec."""
@@ -141,6 +143,7 @@ class RunLife:
             elapsed_before=self.elapsed,
             watch=self.plan.watch,
             origin=self.origin,
+            room=self.plan.room,
         )
 
     def redirect(self, origin: Origin, config: Mapping[str, Any], at: int, inherited: Watched) -> None:
@@ -165,7 +168,7 @@ class RunLife:
         """Take news of the running attempt."""
         if progress.attempt != self.attempt or self.handle is None:
             return
-        self.progress = progress
+        before, self.progress = self.progress, progress
         if progress.watched is not None:
             self.watched = self._watched_before.then(progress.watched)
         if progress.state == PAUSED:
@@ -173,7 +176,9 @@ class RunLife:
             self.move(PAUSED, "paused: its processes are frozen and keep their resources", now)
         elif progress.state == RUNNING and self.state in (STARTING, PAUSED):
             self.held = False
-            self.move(RUNNING, self.where(), now)
+            self.move(RUNNING, progress.stands_still or self.where(), now)
+        elif self.state == RUNNING and self.stop_requested is None and before is not None and _news(before, progress):
+            self.reason = progress.stands_still or self.where()
 
     def where(self) -> str:
         """Attempt and node, for people."""
@@ -181,7 +186,14 @@ class RunLife:
         text = f"attempt {self.attempt} on {node}"
         if self.progress is not None and self.progress.resumed_from_step:
             text += f", continued from step {self.progress.resumed_from_step:,}"
+        if self.progress is not None and self.progress.released:
+            text += "; the middle of its log is let go (telemetry.keep_log)"
         return text
+
+    def stood_still(self) -> float:
+        """Seconds that its attempts stood still because their telemetry found no room."""
+        now = self.progress.held if self.progress is not None and self.handle is not None else 0.0
+        return now + sum(float(each["outcome"].get("held", 0.0)) for each in self.attempts)
 
     def attempt_ended(self, result: AttemptResult, now: float, *, counts: bool = True) -> None:
         """Take an attempt's result and decide what follows.
@@ -255,7 +267,13 @@ class RunLife:
             "events": progress.events if progress else self.events,
             "peak_rss": progress.peak_rss if progress else last.get("peak_rss", 0),
             "elapsed": self.elapsed,
+            "stood_still": round(self.stood_still(), 1),
         }
+
+
+def _news(before: RunProgress, now: RunProgress) -> bool:
+    """Whether there is something else to say of a run that goes on."""
+    return before.stands_still != now.stands_still or (before.released > 0) != (now.released > 0)
 
 
 def _plain(metrics: Mapping[str, float]) -> dict[str, float | None]:

@@ -13,7 +13,7 @@ from mosaic_cluster.runtime.backend import WatchOrder, WorkerLaunch
 from mosaic_cluster.specs import Spec
 from mosaic_cluster.specs.space import Space
 from mosaic_cluster.storage import Storage
-from mosaic_cluster.supervision import Limits
+from mosaic_cluster.supervision import Limits, Room
 from mosaic_cluster.worker import WorkerCapabilities
 
 
@@ -89,4 +89,9 @@ def run_plan(
         environment=dict(spec.environment),
         watch=watch,
         trial=trial,
+        room=Room(
+            backlog=spec.telemetry.backlog,
+            keep_log=spec.telemetry.keep_log,
+            disk_reserve=spec.telemetry.disk_reserve,
+        ),
     )

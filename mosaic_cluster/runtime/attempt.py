@@ -31,6 +31,7 @@ THREAD_VARIABLES = (
 )
 DRAIN_SECONDS = 120.0
 POLL_SECONDS = 0.1
+TELL_BYTES = 256 << 20
 
 
 class Attempt:
@@ -50,6 +51,7 @@ class Attempt:
         self._supervised: Supervised | None = None
         self._pump: Pump | None = None
         self._resumed: Checkpoint | None = None
+        self._told = 0
 
     def run(self) -> AttemptResult:
         """Run to the end. A run that fails is a result, not an exception."""
@@ -94,14 +96,15 @@ class Attempt:
 
     def _follow(self, supervised: Supervised) -> Outcome:
         order = self.order
-        self._pump = Pump(
-            order.attempt_dir() / "stdout.log", order.run_id, order.attempt, self._hub, watch=_watch(order)
-        )
+        log = order.attempt_dir() / "stdout.log"
+        backlog = order.room.backlog
+        self._pump = Pump(log, order.run_id, order.attempt, self._hub, watch=_watch(order), backlog=backlog)
         wait = 0.0
         while True:
             self._apply(supervised)
             outcome = supervised.wait(wait)
             moved = self._pump_once(self._pump)
+            self._tell_committed(supervised, self._pump.progress.committed)
             if outcome is not None:
                 return outcome
             # A full batch means more is waiting: no pause between batches then.
@@ -114,6 +117,14 @@ class Attempt:
         except HubUnavailable:
             return False  # the log keeps everything; the worker goes on
         return progress.unread > 0 and before != progress.unread
+
+    def _tell_committed(self, supervised: Supervised, committed: int) -> None:
+        """Now and then: what it has been told may lag behind by a small part of what may wait."""
+        room = self.order.room
+        least = min(room.backlog or TELL_BYTES, room.keep_log or TELL_BYTES) // 16
+        if committed - self._told > least:
+            self._told = committed
+            supervised.committed(committed)
 
     def _result(self, outcome: Outcome) -> AttemptResult:
         committed, size = drain(self.order, self.order.attempt, self._hub, self._pump)
@@ -199,6 +210,9 @@ class Attempt:
             peak_rss=status.peak_rss if status else 0,
             resumed_from_step=self._resumed.step if self._resumed else None,
             watched=pump.watch.seen() if pump and pump.watch else None,
+            stands_still=status.stands_still if status else None,
+            held=status.held if status else 0.0,
+            released=status.released if status else 0,
         )
 
 
@@ -247,7 +261,7 @@ def _goes_on_from(order: AttemptOrder) -> Checkpoint | None:
     # What the run had trained before counts up to the step it goes on from.
     before = origin.attempt - 1
     log = order.attempt_dir(before) / "stdout.log"
-    offset = offset_at_step(log, origin.step, order.run_id, before)
+    offset = offset_at_step(log, origin.step, order.run_id, before, order.telemetry)
     return Checkpoint(origin.path, origin.step, None if offset is None else before, offset)
 
 
@@ -265,7 +279,7 @@ def _watched(order: AttemptOrder, attempt: int) -> Watched | None:
     watch = _watch(order)
     if watch is None:
         return None
-    scan_log(order.attempt_dir(attempt) / "stdout.log", watch, order.run_id, attempt)
+    scan_log(order.attempt_dir(attempt) / "stdout.log", watch, order.run_id, attempt, order.telemetry)
     return watch.seen()
 
 
@@ -332,6 +346,7 @@ def _supervision_order(order: AttemptOrder, environment: dict[str, str]) -> Orde
         limits=order.limits,
         grace=order.grace,
         elapsed_before=order.elapsed_before,
+        room=order.room,
     )
 
 

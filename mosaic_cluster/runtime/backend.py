@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from mosaic_cluster.placement import ClusterView, Placement
 from mosaic_cluster.runtime.searching.protocols import Scheduler, SchedulerSetup, Searcher, SearchSetup
-from mosaic_cluster.supervision import Limits, Outcome
+from mosaic_cluster.supervision import Limits, Outcome, Room
 from mosaic_cluster.telemetry import HUB_MEMORY, Watched
 
 
@@ -75,6 +75,7 @@ class AttemptOrder:
         elapsed_before: running seconds of earlier attempts, counted against ``limits.max_duration``.
         watch: a metric to look at on the way.
         origin: another run's checkpoint that it goes on from.
+        room: what its output may take.
     """
 
     experiment_id: str
@@ -91,11 +92,17 @@ class AttemptOrder:
     elapsed_before: float = 0.0
     watch: WatchOrder | None = None
     origin: Origin | None = None
+    room: Room = field(default_factory=Room)
 
     @property
     def run_dir(self) -> Path:
         """``<experiment>/runs/<run_id>``."""
         return Path(self.experiment_dir) / "runs" / self.run_id
+
+    @property
+    def telemetry(self) -> Path:
+        """``<experiment>/telemetry``."""
+        return Path(self.experiment_dir) / "telemetry"
 
     def attempt_dir(self, attempt: int | None = None) -> Path:
         """``<run dir>/attempts/<n>`` of this attempt, or of another one of the same run."""
@@ -151,6 +158,9 @@ class RunProgress:
         unread: bytes of the log that the hub has not taken yet.
         peak_rss: largest memory of the process tree so far, in bytes.
         watched: what was seen of the metric that its order names.
+        stands_still: why its processes are held, if they are, and nobody paused them.
+        held: seconds they stood still for that.
+        released: bytes of its log that were let go.
     """
 
     state: str
@@ -162,6 +172,9 @@ class RunProgress:
     peak_rss: int = 0
     resumed_from_step: int | None = None
     watched: Watched | None = None
+    stands_still: str | None = None
+    held: float = 0.0
+    released: int = 0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,14 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pyarrow.compute as pc
+
+from mosaic_cluster.logs import read_released
+from mosaic_cluster.telemetry import LogTail, released_rows
+
+EVENT = "checkpoint_saved"
 MARK = b'"checkpoint_saved"'
 
 
@@ -38,8 +45,8 @@ def last_checkpoint(run_dir: Path, before_attempt: int, since: int = 1) -> Check
         log = run_dir / "attempts" / str(attempt) / "stdout.log"
         if not log.is_file():
             continue
-        for offset, line in reversed(list(_marked_lines(log))):
-            found = _announced(line, run_dir, attempt, offset)
+        for offset, payload in reversed(list(_announcements(log, run_dir, attempt))):
+            found = _announced(payload, run_dir, attempt, offset)
             if found is not None:
                 return found
     return None
@@ -51,8 +58,8 @@ def checkpoint_at(run_dir: Path, before_attempt: int, step: int, since: int = 1)
         checkpoint
         for attempt in range(since, before_attempt)
         if (log := run_dir / "attempts" / str(attempt) / "stdout.log").is_file()
-        for offset, line in _marked_lines(log)
-        if (checkpoint := _announced(line, run_dir, attempt, offset)) is not None and checkpoint.step >= step
+        for offset, payload in _announcements(log, run_dir, attempt)
+        if (checkpoint := _announced(payload, run_dir, attempt, offset)) is not None and checkpoint.step >= step
     ]
     # Of the same step, the later one: an earlier attempt's is the same, or was trained again since.
     return min(found, key=lambda each: (each.step, -(each.attempt or 0)), default=None)
@@ -80,24 +87,34 @@ def copy_checkpoint(found: Checkpoint, run_dir: Path, label: str) -> str:
     return str(folder / source.name)
 
 
-def _marked_lines(log: Path) -> Iterator[tuple[int, bytes]]:
-    offset = 0
-    with log.open("rb") as stream:
-        for line in stream:
+def _announcements(log: Path, run_dir: Path, attempt: int) -> Iterator[tuple[int, Any]]:
+    """Offset and payload of each: from the log, and of what was let go of it, from the tables."""
+    gap = read_released(log)
+    tail = LogTail(log)
+    while lines := tail.read(final=True):
+        if gap is not None and lines[0][0] >= gap.upto:
+            rows = released_rows("lifecycle", gap, run_dir.name, attempt, run_dir.parents[1] / "telemetry")
+            saved = rows.filter(pc.equal(rows["event"], EVENT)).select(["offset", "payload"])
+            yield from ((row["offset"], json.loads(row["payload"])) for row in saved.to_pylist())
+            gap = None
+        for offset, line in lines:
             if MARK in line:
-                yield offset, line
-            offset += len(line)
+                yield offset, _payload(line)
 
 
-def _announced(line: bytes, run_dir: Path, attempt: int, offset: int) -> Checkpoint | None:
+def _payload(line: bytes) -> Any:
     try:
         event = json.loads(line)
-        if event.get("event") != "checkpoint_saved":
-            return None
-        payload = event["payload"]
+        return event["payload"] if event.get("event") == EVENT else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _announced(payload: Any, run_dir: Path, attempt: int, offset: int) -> Checkpoint | None:
+    try:
         path = run_dir / str(payload["path"])
         step = int(payload["step"])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError):
         return None
     return Checkpoint(os.fspath(path), step, attempt, offset) if _usable(path) else None
 

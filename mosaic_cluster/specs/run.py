@@ -15,7 +15,6 @@ from mosaic_cluster.specs.fields import (
     JsonMapping,
     MaybeDuration,
     MaybeSize,
-    Size,
     Variables,
     check_arguments,
     flag,
@@ -146,8 +145,10 @@ class Limits(Section):
     no_heartbeat: MaybeDuration = Field(
         default=None, description="Longest silence of the worker, with a unit or in seconds. Default: any"
     )
-    max_log: Size = Field(
-        default=10 * 1024**3, description="Most the run may print, with a unit or in bytes (default 10GiB)"
+    max_log: MaybeSize = Field(
+        default=None,
+        description="Most that an attempt may print on both streams, with a unit or in bytes. Default: no limit; "
+        "telemetry.keep_log bounds what stays on disk",
     )
     max_failures: Annotated[int, whole_number(0, example=2)] = Field(
         default=2,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mosaic_cluster.supervision.client import Status, Supervised, start
-from mosaic_cluster.supervision.order import Limits, Order
+from mosaic_cluster.supervision.order import Limits, Order, Room
 from mosaic_cluster.supervision.outcome import Outcome, read_outcome
 from mosaic_cluster.supervision.sealing import close_lost, seal
 from mosaic_cluster.supervision.tree import sweep
@@ -12,6 +12,7 @@ __all__ = [
     "Limits",
     "Order",
     "Outcome",
+    "Room",
     "Status",
     "Supervised",
     "close_lost",

@@ -34,6 +34,9 @@ class Status:
         last_heartbeat_at: unix time of its last telemetry line.
         rss: bytes of its process tree now; peak_rss: at most so far.
         log_bytes: bytes on its stdout.
+        stands_still: why its processes are held, if they are, and nobody paused them.
+        held: seconds it stood still for that.
+        released: bytes of its stdout that were let go.
     """
 
     state: str = "STARTING"
@@ -45,6 +48,9 @@ class Status:
     peak_rss: int = 0
     cpu_seconds: float = 0.0
     log_bytes: int = 0
+    stands_still: str | None = None
+    held: float = 0.0
+    released: int = 0
 
 
 class Supervised:
@@ -94,6 +100,10 @@ class Supervised:
     def unpause(self) -> None:
         """Let them go on."""
         self._tell({"do": "unpause"})
+
+    def committed(self, offset: int) -> None:
+        """Say how much of its stdout is in storage: what waits beyond that is limited by ``room.backlog``."""
+        self._tell({"do": "committed", "offset": offset})
 
     def _tell(self, command: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None

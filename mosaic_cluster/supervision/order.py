@@ -27,6 +27,21 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Room:
+    """Room that a worker's output may take. ``None`` means no limit.
+
+    Attributes:
+        backlog: bytes of stdout that may wait for storage; more, and its processes stand still.
+        keep_log: bytes of each log that stay on disk.
+        disk_reserve: bytes free on the disk of its logs below which its processes stand still.
+    """
+
+    backlog: int | None = None
+    keep_log: int | None = None
+    disk_reserve: int | None = None
+
+
+@dataclass(frozen=True)
 class Order:
     """One attempt's process.
 
@@ -37,6 +52,7 @@ class Order:
         attempt_dir: where its streams and its outcome go; made if absent.
         grace: seconds between SIGTERM and SIGKILL.
         elapsed_before: running seconds of earlier attempts, counted against ``limits.max_duration``.
+        room: what its output may take.
     """
 
     run_id: str
@@ -48,6 +64,7 @@ class Order:
     limits: Limits = field(default_factory=Limits)
     grace: float = 30.0
     elapsed_before: float = 0.0
+    room: Room = field(default_factory=Room)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready. Holds the environment, and so possibly secrets: not for storage."""
@@ -56,4 +73,9 @@ class Order:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Order:
         """The inverse of :meth:`to_dict`."""
-        return cls(**{**data, "command": tuple(data["command"]), "limits": Limits(**data["limits"])})
+        typed = {
+            "command": tuple(data["command"]),
+            "limits": Limits(**data["limits"]),
+            "room": Room(**data["room"]),
+        }
+        return cls(**{**data, **typed})

@@ -23,11 +23,12 @@ class Outcome:
         message: the reason, as a sentence a person can act on.
         exit_code: of the worker's process, if it exited; signal: name of what killed it, if something did.
         started_at, ended_at: unix times in seconds.
-        duration: running seconds, pauses left out.
+        duration: running seconds, pauses and standing still left out.
         peak_rss: largest memory of the process tree seen, in bytes; cpu_seconds: of all its processes.
         last_step: last environment step it reported.
         stderr_tail: last lines of stderr.
         retryable: whether another attempt may end differently.
+        held: seconds it stood still for want of room: its telemetry waited for storage, or its disk was full.
     """
 
     state: str
@@ -43,6 +44,7 @@ class Outcome:
     last_step: int | None = None
     stderr_tail: list[str] = field(default_factory=list)
     retryable: bool = False
+    held: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

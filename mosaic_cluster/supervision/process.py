@@ -1,8 +1,8 @@
 """The supervisor: a process of its own between the actor and the worker. Standard library only.
 
-It reads one :class:`Order` as a JSON line on stdin, then commands (``stop``, ``pause``, ``unpause``), one JSON
-object a line. Stdin is also the lifeline: its end means that the owner is gone, however it went, and everything
-the worker started is killed. Stdout carries one JSON line of status about four times a second.
+It reads one :class:`Order` as a JSON line on stdin, then commands (``stop``, ``pause``, ``unpause``, ``committed``),
+one JSON object a line. Stdin is also the lifeline: its end means that the owner is gone, however it went, and
+everything the worker started is killed. Stdout carries one JSON line of status about four times a second.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from mosaic_cluster.supervision import tree
+from mosaic_cluster.supervision.holding import BACKLOG, DISK, PAUSE, Holds, Want
 from mosaic_cluster.supervision.limiting import Seen, over_limit
 from mosaic_cluster.supervision.order import Order
 from mosaic_cluster.supervision.outcome import Outcome, last_lines, write_json
+from mosaic_cluster.supervision.releasing import Releaser
 from mosaic_cluster.supervision.sealing import seal
 from mosaic_cluster.supervision.verdict import Verdict, judge, oom_kills, signal_name
 from mosaic_cluster.supervision.watching import LogWatch
@@ -37,7 +39,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class RunClock:
-    """Seconds of running: stands still during a pause."""
+    """Seconds of running: stands still while the worker does."""
 
     def __init__(self) -> None:
         self._since: float | None = time.monotonic()
@@ -76,7 +78,9 @@ class Supervisor:
         self.exit: tuple[int | None, int | None] | None = None  # exit code, signal
         self.cause: Verdict | None = None
         self.kill_at: float | None = None
-        self.paused = False
+        self.holds = Holds()
+        self.want = Want(self.folder, order.room)
+        self.releasers: list[Releaser] = []
         self.alive_at = 0.0  # on the run clock: the last sign of life
         self.memory = self.peak = 0
         self._memory_at = 0.0
@@ -107,6 +111,7 @@ class Supervisor:
             self._reap()
             self._look()
             self._enforce()
+            self._keep_room()
             self._publish(self._state())
         left = tree.kill_descendants(os.getpid(), self._reap)
         self.watch.look(time.monotonic(), budget=1 << 62)
@@ -154,6 +159,7 @@ class Supervisor:
             "environment": sorted(self.order.environment),
             "host": socket.gethostname(),
             "limits": vars(self.order.limits),
+            "room": vars(self.order.room),
             "started_at": self.started_at,
             "supervisor_pid": os.getpid(),
             "worker_pid": self.worker.pid,
@@ -200,29 +206,72 @@ class Supervisor:
             return
         self.cause = verdict
         self.kill_at = time.monotonic() + self.order.grace
-        if self.paused:
-            self._unpause()
+        # It may need to print to save its work: no limit of room holds it from here on.
+        for what in list(self.holds.reasons):
+            self._go_on(what)
         if self.worker is not None and self.exit is None:
             tree.send([self.worker.pid], signal.SIGTERM)
 
     def _pause(self) -> None:
-        if self.paused or self.cause is not None:
-            return
-        self.paused = True
-        self.clock.hold()
-        # Twice: what was forked between the listing and the signal is seen the second time.
-        for _ in range(2):
-            tree.send(tree.descendants(os.getpid()), signal.SIGSTOP)
+        self._stand_still(PAUSE, "paused")
 
     def _unpause(self) -> None:
-        if not self.paused:
-            return
-        self.paused = False
-        tree.send(tree.descendants(os.getpid()), signal.SIGCONT)
-        self.clock.go()
-        self.alive_at = self.clock.now()
+        self._go_on(PAUSE)
 
-    _COMMANDS: dict[str, Callable[..., None]] = {"stop": _stop, "pause": _pause, "unpause": _unpause}  # noqa: RUF012
+    def _stand_still(self, what: str, why: str) -> None:
+        if self.cause is None and self.holds.add(what, why):
+            self.clock.hold()
+            tree.freeze_descendants(os.getpid())
+            if self.cause is not None:  # a signal told us to end meanwhile
+                self._go_on(what)
+
+    def _go_on(self, what: str) -> None:
+        if self.holds.remove(what):
+            tree.send(tree.descendants(os.getpid()), signal.SIGCONT)
+            self.clock.go()
+            self.alive_at = self.clock.now()
+
+    def _committed(self, offset: int) -> None:
+        self.want.committed = max(self.want.committed, offset)
+
+    _COMMANDS: dict[str, Callable[..., None]] = {  # noqa: RUF012
+        "stop": _stop,
+        "pause": _pause,
+        "unpause": _unpause,
+        "committed": _committed,
+    }
+
+    def _keep_room(self) -> None:
+        """Hold the worker while what it printed finds no room, and let go of what needs none any more."""
+        if self.exit is not None:
+            return
+        self._release()
+        if self.cause is not None:
+            return
+        wants = {
+            BACKLOG: self.want.backlog(self.log_size(), BACKLOG in self.holds),
+            DISK: self.want.disk(DISK in self.holds),
+        }
+        for what, why in wants.items():
+            if why is None:
+                self._go_on(what)
+            elif what not in self.holds:  # the sentence stays as it was when it began
+                self._stand_still(what, why)
+
+    def _release(self) -> None:
+        keep = self.order.room.keep_log
+        if keep is None:
+            return
+        if not self.releasers:
+            self.releasers = [Releaser(self.folder / name, keep) for name in ("stdout.log", "stderr.log")]
+        out, err = self.releasers
+        try:
+            seen = min(self.want.committed, self.watch.offset)
+            out.step(self.watch.size, seen, started=self.watch.started, last_step=self.watch.last_step)
+            printed = (self.folder / "stderr.log").stat().st_size
+            err.step(printed, printed)
+        except OSError:
+            pass  # a full disk, say: the log only stays longer than it need be, and it is tried again
 
     def _reap(self) -> None:
         """Wait for all that are dead; as their reaper we also get the orphans."""
@@ -260,7 +309,7 @@ class Supervisor:
             if time.monotonic() >= self.kill_at:
                 tree.kill_descendants(os.getpid(), self._reap)
             return
-        if not self.paused and self.cause is None:
+        if PAUSE not in self.holds and self.cause is None:
             verdict = self._over_limit()
             if verdict is not None:
                 self._end(verdict)
@@ -276,6 +325,13 @@ class Supervisor:
         )
         return over_limit(self.order.limits, seen)
 
+    def log_size(self) -> int:
+        """Bytes on stdout now."""
+        try:
+            return self.watch.path.stat().st_size
+        except OSError:
+            return self.watch.size
+
     def log_bytes(self) -> int:
         """Bytes printed on both streams."""
         try:
@@ -286,7 +342,7 @@ class Supervisor:
     def _state(self) -> str:
         if self.cause is not None:
             return "STOPPING"
-        return "PAUSED" if self.paused else "RUNNING"
+        return "PAUSED" if PAUSE in self.holds else "RUNNING"
 
     def _publish(self, state: str) -> None:
         status = {
@@ -299,6 +355,9 @@ class Supervisor:
             "peak_rss": self.peak,
             "cpu_seconds": 0.0,
             "log_bytes": self.watch.size,
+            "stands_still": self.holds.sentence,
+            "held": round(self.holds.seconds, 3),
+            "released": self._released(),
         }
         if self.watch.last_sign is not None:
             status["last_heartbeat_at"] = time.time() - (time.monotonic() - self.watch.last_sign)
@@ -306,6 +365,10 @@ class Supervisor:
             os.write(self._report, json.dumps(status).encode() + b"\n")
         except OSError:
             pass  # nobody reads just now, or any more: the next one tells the same
+
+    def _released(self) -> int:
+        found = self.releasers[0].released if self.releasers else None
+        return found.size if found is not None else 0
 
     def _judge(self) -> Verdict:
         assert self.exit is not None
@@ -335,6 +398,7 @@ class Supervisor:
             last_step=self.watch.last_step,
             stderr_tail=last_lines(self.folder / "stderr.log"),
             retryable=verdict.retryable,
+            held=round(self.holds.seconds, 3),
         )
         return seal(self.folder, self.order.run_id, outcome, self.watch)
 

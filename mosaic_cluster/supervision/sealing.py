@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
+from mosaic_cluster.logs import read_released
 from mosaic_cluster.supervision.outcome import OUTCOME, Outcome, last_lines, read_outcome, write_json
 from mosaic_cluster.supervision.tree import find, sweep
 from mosaic_cluster.supervision.watching import LogWatch
@@ -24,7 +26,8 @@ def seal(attempt_dir: str | Path, run_id: str, outcome: Outcome, watch: LogWatch
     """Close an attempt. Sealing again changes nothing.
 
     The log's last line is ended if it is not; lifecycle lines that the worker did not write are added, marked
-    ``"source": "supervisor"``, so that the last ending in the log always agrees with the outcome.
+    ``"source": "supervisor"``, so that the last ending in the log always agrees with the outcome. Where a part of
+    its logs was let go, one line says so.
 
     Args:
         attempt_dir: its folder.
@@ -46,6 +49,9 @@ def seal(attempt_dir: str | Path, run_id: str, outcome: Outcome, watch: LogWatch
     lines = []
     if not watch.started:
         lines.append(_line("run_started", run_id, outcome.started_at, {}))
+    let_go = _let_go(folder)
+    if let_go and not watch.told:
+        lines.append(_line("log_released", run_id, outcome.ended_at, let_go))
     ending = ENDING_OF[outcome.state]
     if watch.ending != ending:
         payload = {"code": outcome.code, "message": outcome.message}
@@ -63,10 +69,21 @@ def seal(attempt_dir: str | Path, run_id: str, outcome: Outcome, watch: LogWatch
     return outcome
 
 
-def _line(event: str, run_id: str, timestamp: float, payload: dict[str, str]) -> bytes:
+def _let_go(folder: Path) -> dict[str, int]:
+    """What of the logs was let go: bytes of each, and how many lines that were no telemetry; empty if nothing."""
+    out, err = (read_released(folder / name) for name in ("stdout.log", "stderr.log"))
+    found: dict[str, int] = {}
+    if out is not None:
+        found.update(bytes=out.size, log_lines=out.log_lines)
+    if err is not None:
+        found.update(stderr_bytes=err.size, stderr_lines=err.log_lines)
+    return found
+
+
+def _line(event: str, run_id: str, timestamp: float, payload: Mapping[str, str | int]) -> bytes:
     document = {
         "event": event,
-        "payload": payload,
+        "payload": dict(payload),
         "run_id": run_id,
         "source": "supervisor",
         "timestamp": timestamp,

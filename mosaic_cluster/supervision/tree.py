@@ -64,6 +64,17 @@ def send(pids: Iterable[int], number: int) -> None:
             os.kill(pid, number)
 
 
+def freeze_descendants(pid: int) -> None:
+    """SIGSTOP for all: again and again while some appear that were forked between the listing and the signal."""
+    frozen: set[int] = set()
+    while True:
+        new = [each for each in descendants(pid) if each not in frozen]
+        if not new:
+            return
+        send(new, signal.SIGSTOP)
+        frozen.update(new)
+
+
 def kill_descendants(pid: int, reap: Callable[[], None], timeout: float = SWEEP_SECONDS) -> list[int]:
     """SIGKILL until none is left.
 

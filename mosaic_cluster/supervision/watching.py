@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mosaic_cluster.logs import read_released
 from mosaic_cluster.worker.telemetry import STEP_NAMES
 
 CHUNK = 1 << 20
@@ -28,6 +29,7 @@ class LogWatch:
         last_step: largest step reported.
         started: whether it announced its start; ending: the last ending it announced.
         said: the payload of that ending.
+        told: whether the log says what of it was let go.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,8 +40,14 @@ class LogWatch:
         self.started = False
         self.ending: str | None = None
         self.said: dict[str, Any] = {}
+        self.told = False
         self._offset = 0
         self._partial = b""
+
+    @property
+    def offset(self) -> int:
+        """Bytes read so far."""
+        return self._offset
 
     def look(self, now: float, budget: int = 64 * CHUNK) -> None:
         """Read on.
@@ -54,10 +62,17 @@ class LogWatch:
             return
         if self.size <= self._offset:
             return
+        # Only who comes later finds a range released that it has not read: the supervisor has read what it lets go.
+        gap = read_released(self.path)
         with self.path.open("rb", buffering=0) as stream:
-            stream.seek(self._offset)
             while budget > 0:
-                data = stream.read(CHUNK)
+                if gap is not None and gap.first <= self._offset < gap.upto:
+                    self._offset, self._partial = gap.upto, b""
+                    self.started |= gap.started
+                    self.last_step = max(filter(None, (self.last_step, gap.last_step)), default=self.last_step)
+                stream.seek(self._offset)
+                before = gap is not None and self._offset < gap.first
+                data = stream.read(min(CHUNK, gap.first - self._offset) if gap is not None and before else CHUNK)
                 if not data:
                     break
                 budget -= len(data)
@@ -75,6 +90,7 @@ class LogWatch:
         self._last_heartbeat(whole)
         for found in _MARKS(whole):
             self._lifecycle(_line_at(whole, found.start()))
+        self.told = self.told or b'"log_released"' in whole
 
     def _last_heartbeat(self, text: bytes) -> None:
         """Only the last of them is read: what counts is how far the worker is now."""

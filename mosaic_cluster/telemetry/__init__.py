@@ -9,7 +9,7 @@ from mosaic_cluster.telemetry.pump import HubClient, HubUnavailable, Pump, PumpP
 from mosaic_cluster.telemetry.reading import TelemetryReader
 from mosaic_cluster.telemetry.schema import SCHEMA_VERSION, SCHEMAS, TABLES
 from mosaic_cluster.telemetry.tail import LogTail
-from mosaic_cluster.telemetry.watch import Watch, Watched, offset_at_step, scan_log
+from mosaic_cluster.telemetry.watch import Watch, Watched, offset_at_step, released_rows, scan_log
 
 __all__ = [
     "HUB_MEMORY",
@@ -33,5 +33,6 @@ __all__ = [
     "offset_at_step",
     "parse",
     "read_live",
+    "released_rows",
     "scan_log",
 ]

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from mosaic_cluster.telemetry.hub import Ack, Batch
 from mosaic_cluster.telemetry.parse import parse
-from mosaic_cluster.telemetry.tail import LogTail
+from mosaic_cluster.telemetry.tail import LONGEST_LINE, LogTail
 from mosaic_cluster.telemetry.watch import Watch
 from mosaic_cluster.worker.errors import MosaicError
 
@@ -18,6 +18,7 @@ BATCH_BYTES = 1 << 20
 EAGER_BYTES = 1 << 17
 SEND_SECONDS = 0.4
 POLL_SECONDS = 0.05
+ASK_SECONDS = 1.0
 
 
 class HubUnavailable(MosaicError):
@@ -43,6 +44,7 @@ class PumpProgress:
 
     Attributes:
         unread: bytes of the log that the hub has not taken yet.
+        committed: byte of the log up to which rows are in Parquet, as far as is known.
         last_step: largest step reported.
         metrics: latest step and value of each metric.
         events: telemetry lines taken.
@@ -50,6 +52,7 @@ class PumpProgress:
     """
 
     unread: int = 0
+    committed: int = 0
     last_step: int | None = None
     metrics: dict[str, tuple[int | None, float]] = field(default_factory=dict)
     events: int = 0
@@ -64,6 +67,7 @@ class Pump:
         hub: where rows go.
         clock: monotonic seconds.
         watch: is shown every row that the hub has taken.
+        backlog: bytes that may wait for a commit; the hub is asked for one in time.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Pump:
         hub: HubClient,
         clock: Callable[[], float] = time.monotonic,
         watch: Watch | None = None,
+        backlog: int | None = None,
     ) -> None:
         self.progress = PumpProgress()
         self.watch = watch
@@ -81,9 +86,13 @@ class Pump:
         self._attempt = attempt
         self._hub = hub
         self._clock = clock
-        self._tail = LogTail(log_path)
+        # A line must not be longer than what may wait for it to end.
+        longest = LONGEST_LINE if backlog is None else min(LONGEST_LINE, backlog // 2)
+        self._tail = LogTail(log_path, longest=longest)
+        self._backlog = backlog
         self._known: Ack | None = None
         self._sent_at: float | None = None
+        self._asked_at = self._clock()
 
     def step(self, final: bool = False) -> PumpProgress:
         """Send what is new, at most one batch; a little of it waits until it is worth a message.
@@ -102,6 +111,7 @@ class Pump:
             if waiting > 0 and (final or waiting >= EAGER_BYTES or not recent):
                 self._send(known, final)
                 self._sent_at = now
+            self._ask(now)
         except HubUnavailable:
             self._known = None
             raise
@@ -148,8 +158,25 @@ class Pump:
             time.sleep(POLL_SECONDS)
         return ack.committed
 
+    def _ask(self, now: float) -> None:
+        """Learn what is committed while nothing is sent, and ask for a commit before too much waits for one."""
+        if self._backlog is None or now - self._asked_at < ASK_SECONDS:
+            return
+        size = self._tail.size()
+        if size - self.progress.committed <= self._backlog // 4:
+            return
+        self._asked_at = now
+        ack = self._hub.watermark(self._run_id, self._attempt)
+        self._learn(ack)
+        if size - ack.committed > self._backlog // 4:
+            self._hub.flush(self._run_id, self._attempt, ack.accepted)
+
+    def _learn(self, ack: Ack) -> None:
+        self.progress.committed = max(self.progress.committed, ack.committed)
+
     def _begin(self) -> Ack:
         self._known = known = self._hub.watermark(self._run_id, self._attempt)
+        self._learn(known)
         self._tail.seek(known.accepted)
         if known.last_step is not None:
             self.progress.last_step = max(known.last_step, self.progress.last_step or 0)
@@ -174,6 +201,7 @@ class Pump:
         )
         ack = self._hub.append(batch)
         self._known = ack
+        self._learn(ack)
         if ack.accepted != batch.last:
             self._tail.seek(ack.accepted)  # not taken: what it wants comes next
             return

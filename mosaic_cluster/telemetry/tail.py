@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
+
+from mosaic_cluster.logs import Released, read_released
+
+LONGEST_LINE = 64 << 20
 
 Line = tuple[int, bytes]
 
@@ -12,14 +17,18 @@ Line = tuple[int, bytes]
 class LogTail:
     """Complete lines of a growing file, each with the byte offset where it begins.
 
+    A range that was let go is stepped over. What has no line end is cut, so that a stream without any is read too.
+
     Args:
         path: the file; it need not exist yet.
         offset: byte to start at, the first of a line.
+        longest: about how many bytes a line may have before it is cut.
     """
 
-    def __init__(self, path: str | Path, offset: int = 0) -> None:
+    def __init__(self, path: str | Path, offset: int = 0, longest: int = LONGEST_LINE) -> None:
         self.path = Path(path)
         self._offset = offset
+        self._longest = longest
         # The beginning of a line whose end is not written yet: read once, however often we are asked.
         self._partial: list[bytes] = []
         self._held = 0
@@ -53,16 +62,30 @@ class LogTail:
         """
         try:
             with open(self.path, "rb", buffering=0) as file:
-                file.seek(self._offset + self._held)
                 while True:
-                    chunk = file.read(max_bytes)
+                    chunk = self._chunk(file, max_bytes)
                     if not chunk:
                         return self._rest() if final else []
                     if b"\n" in chunk:
                         return list(self._lines(chunk))
                     self._hold(chunk)
+                    if self._held >= self._longest:
+                        return self._rest()
         except FileNotFoundError:
             return []
+
+    def _chunk(self, file: FileIO, max_bytes: int) -> bytes:
+        """The next bytes, none of them of a range that was let go."""
+        gap = read_released(self.path)
+        while True:
+            if gap is not None and gap.first <= self._offset + self._held < gap.upto:
+                self.seek(gap.upto)
+            at = self._offset + self._held
+            file.seek(at)
+            chunk = file.read(min(max_bytes, gap.first - at) if gap is not None and at < gap.first else max_bytes)
+            before, gap = gap, read_released(self.path)
+            if gap == before or gap is None or not _overlap(gap, at, len(chunk)):
+                return chunk
 
     def _lines(self, chunk: bytes) -> Iterator[Line]:
         *complete, rest = chunk.split(b"\n")
@@ -93,3 +116,6 @@ class LogTail:
         self._partial = []
         self._held = 0
 
+
+def _overlap(gap: Released, at: int, length: int) -> bool:
+    return at < gap.upto and gap.first < at + length

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mosaic_cluster.telemetry.parse import parse
+from mosaic_cluster.logs import Released, read_released
+from mosaic_cluster.telemetry.fields import find_step
+from mosaic_cluster.telemetry.parse import STEP_EVENTS, parse
+from mosaic_cluster.telemetry.reading import TelemetryReader
 from mosaic_cluster.telemetry.tail import LogTail
 
 SCAN_BYTES = 4 << 20
 MOST_NAMES = 50
+_GLOBAL_STEP = r'"global_step":\s*(?P<step>\d{1,18})\b'
 
 Reading = tuple[int, float]
 """A step and the value reported there."""
@@ -118,22 +123,63 @@ class Watch:
         return Watched(dict(self._hit), self._last, tuple(sorted(self._names)[:MOST_NAMES]))
 
 
-def scan_log(path: Path, watch: Watch, run_id: str, attempt: int) -> None:
-    """Feed ``watch`` a whole log."""
-    tail = LogTail(path)
-    while lines := tail.read(SCAN_BYTES, final=True):
-        watch.feed(parse(lines, run_id, attempt).tables)
+def scan_log(path: Path, watch: Watch, run_id: str, attempt: int, telemetry: Path) -> None:
+    """Feed ``watch`` a whole log.
+
+    Args:
+        telemetry: the experiment's ``telemetry`` folder: it has what of the log was let go.
+    """
+    for rows in _metrics(path, run_id, attempt, telemetry):
+        watch.feed({"metrics": rows})
 
 
-def offset_at_step(path: Path, step: int, run_id: str, attempt: int) -> int | None:
-    """Byte offset of a log's last line with metrics of ``step`` or before; ``None`` if there is none."""
-    tail = LogTail(path)
+def offset_at_step(path: Path, step: int, run_id: str, attempt: int, telemetry: Path) -> int | None:
+    """Byte offset of a log's last line with metrics of ``step`` or before; ``None`` if there is none.
+
+    Args:
+        telemetry: as in :func:`scan_log`.
+    """
     found = None
-    while lines := tail.read(SCAN_BYTES, final=True):
-        rows = parse(lines, run_id, attempt).tables.get("metrics")
-        if rows is None:
-            continue
+    for rows in _metrics(path, run_id, attempt, telemetry):
         early = rows.filter(pc.less_equal(rows.column("step"), step)).column("offset")
         if len(early):
             found = int(pc.max(early).as_py())
     return found
+
+
+def _metrics(path: Path, run_id: str, attempt: int, telemetry: Path) -> Iterator[pa.RecordBatch]:
+    """All of a log's metrics in order: from itself, and of what was let go, from Parquet."""
+    gap = read_released(path)
+    tail, last_step = LogTail(path), None
+    while lines := tail.read(SCAN_BYTES, final=True):
+        if gap is not None and lines[0][0] >= gap.upto:
+            gone = released_rows("metrics", gap, run_id, attempt, telemetry)
+            last_step = _step_after(gap, last_step, gone, run_id, attempt, telemetry)
+            gap = None
+            yield from gone.to_batches()
+        parsed = parse(lines, run_id, attempt, last_step=last_step)
+        last_step = parsed.last_step
+        if "metrics" in parsed.tables:
+            yield parsed.tables["metrics"]
+
+
+def released_rows(table: str, gap: Released, run_id: str, attempt: int, telemetry: Path) -> pa.Table:
+    """What one table has of a range that was let go, in order."""
+    rows = TelemetryReader(telemetry).table(table, run_id=run_id, view=False)
+    offsets = rows["offset"]
+    inside = pc.and_(pc.greater_equal(offsets, gap.first), pc.less(offsets, gap.upto))
+    return rows.filter(pc.and_(inside, pc.equal(rows["attempt"], attempt)))
+
+
+def _step_after(
+    gap: Released, before: int | None, metrics: pa.Table, run_id: str, attempt: int, telemetry: Path
+) -> int | None:
+    """The step that the parser knew at the end of what was let go: metrics without one of their own take it."""
+    found = [before, pc.max(metrics["step"]).as_py()]
+    steps = released_rows("steps", gap, run_id, attempt, telemetry)["payload"]
+    named = pc.struct_field(pc.extract_regex(steps, _GLOBAL_STEP), "step")
+    found.append(pc.max(pc.cast(named, pa.int64())).as_py())
+    for row in released_rows("lifecycle", gap, run_id, attempt, telemetry).select(["event", "payload"]).to_pylist():
+        if row["event"] in STEP_EVENTS:
+            found.append(find_step(json.loads(row["payload"]))[1])
+    return max((step for step in found if step is not None), default=None)

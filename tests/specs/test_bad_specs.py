@@ -88,7 +88,7 @@ CHANGES: list[tuple[str, list[str]]] = [
     ("limits: {max_steps: 0}", [
         "limits.max_steps: 0 is out of range; give a whole number, 1 or more, e.g. 1000000"
     ]),
-    ("limits: {max_log: null}", ["limits.max_log: null is not a size; give one such as 10GiB"]),
+    ("telemetry: {keep_log: null}", ["telemetry.keep_log: null is not a size; give one such as 1GiB"]),
     ("limits: {max_failures: -1}", [
         "limits.max_failures: -1 is out of range; give a whole number, 0 or more, e.g. 2"
     ]),

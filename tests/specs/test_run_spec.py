@@ -30,7 +30,7 @@ def test_a_small_spec_has_the_documented_defaults() -> None:
         cpus=None, memory=None, gpus=None, gpu_memory=None, gpus_mandatory=True
     )
     assert spec.limits == Limits(
-        max_duration=None, max_steps=None, no_heartbeat=None, max_log=10 * GIB, max_failures=2, grace=30.0
+        max_duration=None, max_steps=None, no_heartbeat=None, max_log=None, max_failures=2, grace=30.0
     )
     assert (spec.config, spec.seed, spec.environment, spec.command, spec.run_id) == ({}, None, {}, None, None)
     assert spec.storage == str(Path.cwd() / "mosaic-results")
