@@ -120,11 +120,13 @@ class Cluster:
     Attributes:
         env: environment of commands that use it.
         pid: its process, the ancestor of all its others.
+        metrics_port: where it tells Prometheus how it is.
     """
 
     address: str
     env: dict[str, str]
     pid: int
+    metrics_port: int
 
 
 def free_port() -> int:
@@ -137,13 +139,14 @@ def free_port() -> int:
 @contextmanager
 def ray_cluster(*packages: Path, **more: str) -> Iterator[Cluster]:
     """A real Ray cluster, bound to loopback, whose nodes see the workers in ``packages``."""
-    port = free_port()
+    port, metrics_port = free_port(), free_port()
     # Short: Ray's sockets lie in it, and their paths may have 107 characters.
     folder = tempfile.mkdtemp(prefix="mc-", dir="/tmp")
     env = environment(*packages, RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0", **more)
     command = [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1",
-        f"--port={port}", "--num-cpus=4", "--memory=4000000000", "--object-store-memory=100000000",
+        f"--port={port}", f"--metrics-export-port={metrics_port}",
+        "--num-cpus=4", "--memory=4000000000", "--object-store-memory=100000000",
         "--include-dashboard=false", f"--temp-dir={folder}",
     ]  # fmt: skip
     with open(Path(folder, "start.log"), "w") as log:
@@ -154,7 +157,7 @@ def ray_cluster(*packages: Path, **more: str) -> Iterator[Cluster]:
         text = Path(folder, "start.log")
         wait_for(lambda: "Ray runtime started" in text.read_text() or process.poll() is not None, 90, "ray start")
         assert process.poll() is None, text.read_text()
-        yield Cluster(f"127.0.0.1:{port}", env, process.pid)
+        yield Cluster(f"127.0.0.1:{port}", env, process.pid, metrics_port)
     finally:
         kill_tree(process.pid)
         process.wait()

@@ -320,7 +320,9 @@ class HubCore:
         """Remember which tables have their rows, should the rest fail."""
         for each in commit.ranges:
             log = self._log(each.run_id, each.attempt)
-            log.written.update(dict.fromkeys(commit.written, each.last))
+            for name in commit.written:
+                # Not back: a predecessor that died in the middle of a commit may have left more of this table.
+                log.written[name] = max(log.written.get(name, 0), each.last)
 
     def _register(self) -> tuple[str, int]:
         """Leave a record that this hub began: its name, and how many there were before it."""

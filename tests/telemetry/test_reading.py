@@ -167,13 +167,10 @@ def test_rows_are_sorted_and_groups_are_passed_over(tmp_path: Path) -> None:
     hub = HubCore(Storage.open(tmp_path / "telemetry"))
     runs = [f"run{number:03d}" for number in range(700)]
     random.Random(1).shuffle(runs)
+    line = json.dumps({"event": "heartbeat", "payload": {"step": 1, "x": 1.0}, "timestamp": 1e9}).encode()
     for turn in range(3):
+        lines = [(turn * 100_000 + 1000 * number, line) for number in range(70)]
         for run in runs:
-            lines, offset = [], turn * 100_000
-            for step in range(70):
-                raw = json.dumps({"event": "heartbeat", "payload": {"step": step, "x": 1.0}, "timestamp": 1e9}).encode()
-                lines.append((offset, raw))
-                offset += 1000
             parsed = parse(lines, run, 1)
             hub.append(Batch(run, 1, turn * 100_000, (turn + 1) * 100_000, parsed.tables, None, None))
     hub.commit()
