@@ -19,6 +19,7 @@ VERBS = (
     "status",
     "logs",
     "query",
+    "bridge",
     "stop",
     "pause",
     "unpause",
