@@ -34,7 +34,10 @@ class Entry:
 
     def missing(self) -> str | None:
         """What to do if its package is not installed here; ``None`` if it is."""
-        found = find_spec(self.package)
+        try:
+            found = find_spec(self.package)
+        except (ImportError, ValueError):
+            found = None
         # A mere folder of that name, as W&B leaves one in the working directory, is no package.
         if found is not None and found.origin is not None:
             return None

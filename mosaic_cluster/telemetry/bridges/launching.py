@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from mosaic_cluster.telemetry.bridges import BRIDGES, FOLDER
+from mosaic_cluster.telemetry.bridges.process import WRITTEN
 
 GRACE_SECONDS = 20.0
 POLL_SECONDS = 0.1
@@ -157,7 +158,7 @@ class _Process:
     def verdict(self, grace: float, *, hurried: bool) -> str | None:
         """After the end: what went wrong, in one line; ``None`` if all is written."""
         process = self._process
-        if process is not None and process.poll() == 0:
+        if process is not None and process.poll() == WRITTEN:
             return None
         again = f"to go on: mosaic bridge {self._folder.name} {self.name}"
         if process is not None and process.poll() is None:

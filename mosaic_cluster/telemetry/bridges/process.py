@@ -29,8 +29,8 @@ PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 1.0
 STATES_SECONDS = 5.0
 ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
-TAKEN = 3
-"""Exit code where another process writes the same already."""
+WRITTEN, TAKEN = 64, 65
+"""Exit codes: all is written; another process writes the same already. Not 0: a tracker's library may exit, too."""
 
 Wait = Callable[[float], bool]
 Log = Callable[[str], None]
@@ -201,7 +201,7 @@ def _say(text: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """The process: exit code 0 once all is written, 3 where another is at it."""
+    """The process; returns its exit code."""
     folder, name, options, parent = arguments
     # Dies with the driver, however that goes; nobody is left who could have missed its end.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -213,7 +213,7 @@ def main(arguments: list[str]) -> int:
     except AlreadyExists as error:
         _say(str(error))
         return TAKEN
-    return 0
+    return WRITTEN
 
 
 if __name__ == "__main__":

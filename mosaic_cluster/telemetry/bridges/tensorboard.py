@@ -40,7 +40,7 @@ class TensorBoard:
         self._attempts: dict[str, int] = {}
         self._looked: dict[str, float] = {}
         # Of this process alone: where another was killed, a file may end in half a record, and is not gone on with.
-        self._session = f"{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._session = f"{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._numbers = itertools.count()
 
     def declined(self, run_id: str) -> str | None:

@@ -26,7 +26,7 @@ class WeightsAndBiases:
         self, setup: Setup, *, project: str, entity: str | None = None, mode: str | None = None
     ) -> None:
         self._setup = setup
-        self._where = {"project": project, "entity": entity, "mode": mode}
+        self._where: dict[str, Any] = {"project": project, "entity": entity, "mode": mode}
         self._runs: dict[str, Any] = {}
 
     def declined(self, run_id: str) -> str | None:
