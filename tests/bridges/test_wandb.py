@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import ROOT
 from trackers import Written, wandb_rows, wandb_runs
 
 OPTIONS: dict[str, Any] = {"project": "tests", "mode": "offline"}
@@ -52,3 +56,27 @@ def test_a_later_process_goes_on_where_the_first_was(written: Written) -> None:
     assert [row["attempt"] for row in rows] == [1, 1, 1, 1, 1, 2]
     assert math.isnan(float(rows[5]["loss"]))
     assert rows[5]["step"] == 3
+
+
+def test_nothing_is_lost_when_it_is_killed(written: Written) -> None:
+    written.train("AAAA1", 1, 50)
+    written.bridge("wandb", **OPTIONS)
+    written.train("AAAA1", 51, 100)
+    code = """
+import os, sys
+from pathlib import Path
+from mosaic_cluster.telemetry.bridges.process import serve
+turns = []
+def wait(_):
+    turns.append(1)
+    if len(turns) == 2:  # all there was has been written
+        os.kill(os.getpid(), 9)
+    return False
+serve(Path(sys.argv[1]), "wandb", {"project": "p", "mode": "offline", "points_per_second": 1e6}, wait, print)
+"""
+    killed = subprocess.run([sys.executable, "-c", code, str(written.folder)], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    written.bridge("wandb", **OPTIONS)
+    (records,) = wandb_runs(written.folder / "bridges").values()
+    by_number = {row["_step"]: (row["step"], row["loss"]) for row in wandb_rows(records)}
+    assert [by_number[number] for number in sorted(by_number)] == written.curve("AAAA1", "loss")

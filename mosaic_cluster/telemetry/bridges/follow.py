@@ -78,9 +78,8 @@ class Cursor:
         return sorted(found, key=lambda file: (file.number, file.shard))
 
     def written(self, file: DataFile) -> None:
-        """Note that a file is done."""
+        """Note that a file is done; :meth:`save` makes it last."""
         self._files[file.shard] = file.number
-        self.save()
 
     def save(self) -> None:
         """Put the cursor into storage."""

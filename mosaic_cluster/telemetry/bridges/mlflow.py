@@ -39,6 +39,7 @@ class MLflow:
     """
 
     most_open = 1000
+    settle_seconds = 0.0
 
     def __init__(self, setup: Setup, *, tracking_uri: str, experiment: str | None = None) -> None:
         self._setup = setup

@@ -81,7 +81,7 @@ class _Writer:
         self._setup = Setup(record["experiment_id"], record["name"], folder, log)
         self._made: Bridge | None = None
         self._open: OrderedDict[str, None] = OrderedDict()
-        self._looked = time.monotonic()
+        self._looked = self._settled = time.monotonic()
 
     @property
     def bridge(self) -> Bridge:
@@ -95,15 +95,26 @@ class _Writer:
         thinned = self._thin.dropped
         for points in read_points(self.storage, file, self.cursor, self._thin):
             self._write(points)
-        if self._made is not None:
-            self._made.flush()
         self.cursor.written(file)
         self.files += 1
+        self._make_sure()
         if self._thin.dropped and not thinned:
             self._log(
                 f"metrics come denser than {self._thin.per_second:g} points a second, and are thinned to that for "
                 "this tracker; telemetry/metrics has every point"
             )
+
+    def _make_sure(self) -> None:
+        """Move the stored cursor to where the tracker is sure to be."""
+        if self._made is not None:
+            self._made.flush()
+            if time.monotonic() - self._settled < self._made.settle_seconds:
+                return
+            if self._made.settle_seconds:
+                for run_id in list(self._open):
+                    self._end(run_id, None)
+        self._settled = time.monotonic()
+        self.cursor.save()
 
     def _write(self, points: Points) -> None:
         run_id = points.run_id

@@ -33,6 +33,7 @@ class TensorBoard:
     """
 
     most_open = 100
+    settle_seconds = 0.0
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup

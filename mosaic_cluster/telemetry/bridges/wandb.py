@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
+
+# A service of our own, which ends with us: not one that a program above us started for itself.
+os.environ.pop("WANDB_SERVICE", None)
 
 import wandb
 
@@ -21,6 +25,8 @@ class WeightsAndBiases:
     """
 
     most_open = 20
+    # W&B's service holds back the end of a run's file, and drops it when we are killed. Put aside, it is whole.
+    settle_seconds = 1800.0
 
     def __init__(
         self, setup: Setup, *, project: str, entity: str | None = None, mode: str | None = None
@@ -69,7 +75,7 @@ class WeightsAndBiases:
             made.finish(exit_code=0 if state in (None, "COMPLETED") else 1)
 
     def flush(self) -> None:
-        """W&B's own service has what was logged, and writes it behind us."""
+        """W&B has nothing of the kind: see ``settle_seconds``."""
 
     def close(self) -> None:
         """See :class:`Bridge`."""
