@@ -107,12 +107,12 @@ class _Writer:
     def _make_sure(self) -> None:
         """Move the stored cursor to where the tracker is sure to be."""
         if self._made is not None:
-            self._made.flush()
             if time.monotonic() - self._settled < self._made.settle_seconds:
                 return
             if self._made.settle_seconds:
                 for run_id in list(self._open):
                     self._end(run_id, None)
+            self._made.flush()
         self._settled = time.monotonic()
         self.cursor.save()
 

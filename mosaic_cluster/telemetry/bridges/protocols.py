@@ -87,7 +87,7 @@ class Bridge(Protocol):
     """Runs that may be open at once: of more, those not written for longest are put aside."""
 
     settle_seconds: float
-    """How often all open runs are put aside, where only that makes sure of what was taken; 0: :meth:`flush` does."""
+    """How often all open runs are put aside before :meth:`flush`, where it can only then do what it promises."""
 
     def declined(self, run_id: str) -> str | None:
         """Why this tracker is not to have this run; asked again and again. Called once more after a run's end."""
@@ -102,7 +102,7 @@ class Bridge(Protocol):
         """Close a run: COMPLETED, FAILED or CANCELLED; ``None``: it is put aside, and more may come."""
 
     def flush(self) -> None:
-        """Return once what was taken would survive the end of this process, if ``settle_seconds`` is 0."""
+        """Return once what was taken would survive the end of this process."""
 
     def close(self) -> None:
         """Nothing more comes; open runs have been ended before."""

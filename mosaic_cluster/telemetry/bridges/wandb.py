@@ -25,7 +25,7 @@ class WeightsAndBiases:
     """
 
     most_open = 20
-    # W&B's service holds back the end of a run's file, and drops it when we are killed. Put aside, it is whole.
+    # W&B's service holds back the end of a run's file, and drops it when we are killed.
     settle_seconds = 1800.0
 
     def __init__(
@@ -75,7 +75,10 @@ class WeightsAndBiases:
             made.finish(exit_code=0 if state in (None, "COMPLETED") else 1)
 
     def flush(self) -> None:
-        """W&B has nothing of the kind: see ``settle_seconds``."""
+        """With no run open, W&B's service is ended, which writes all that it has; another is started when needed."""
+        if not self._runs:
+            wandb.teardown()
 
     def close(self) -> None:
         """See :class:`Bridge`."""
+        self.flush()
