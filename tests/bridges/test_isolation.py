@@ -17,7 +17,9 @@ from conftest import Lab
 from support import assert_tables_equal_logs, environment, processes_of, wait_for
 from trackers import pairs, tensorboard_curves, wandb_rows, wandb_runs
 
+from mosaic_cluster.specs.bridges import Bridges as Sections
 from mosaic_cluster.telemetry import TelemetryReader
+from mosaic_cluster.telemetry.bridges import BRIDGES
 from mosaic_cluster.telemetry.bridges.launching import Bridges
 
 WANDB = {"bridges": {"tensorboard": False, "wandb": {"project": "p"}}}
@@ -224,3 +226,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         pass
     (line,) = said
     assert "bridge tensorboard failed: cannot be started" in line
+
+
+def test_the_spec_names_the_bridges_there_are() -> None:
+    assert set(Sections.model_fields) == set(BRIDGES)
