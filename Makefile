@@ -20,7 +20,7 @@ $(READY): pyproject.toml constraints.txt $(wildcard workers/*/pyproject.toml)
 	# torch first: what pulls a bare torch later would fetch gigabytes of CUDA builds.
 	$(BIN)/python -m pip install -q -c constraints.txt torch
 	# What setuptools says about editable installs in general is no news to anyone here.
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e ".[cluster,dev]" $(foreach worker,$(wildcard workers/*/pyproject.toml),-e $(dir $(worker)))
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e ".[cluster,mlflow,tensorboard,wandb,dev]" $(foreach worker,$(wildcard workers/*/pyproject.toml),-e $(dir $(worker)))
 	@touch $@
 
 demo: $(READY)  ## Sweep PPO on CartPole: four configurations, two seeds each, on an embedded Ray.

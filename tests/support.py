@@ -165,9 +165,10 @@ def ray_cluster(*packages: Path, **more: str) -> Iterator[Cluster]:
 
 
 def spec(config: Mapping[str, Any] | None = None, *, worker: str = "scripted", **more: Any) -> dict[str, Any]:
-    """A run spec."""
+    """A run spec. Without bridges, unless it names some: one more process is no part of most stories."""
     document = {"kind": "run", "name": "test", "worker": worker, "config": dict(config or {}), "seed": 1}
-    return {**document, **more}
+    telemetry = {"bridges": {"tensorboard": False}, **more.pop("telemetry", {})}
+    return {**document, "telemetry": telemetry, **more}
 
 
 def write_spec(folder: Path, document: Any, name: str = "spec.json") -> Path:

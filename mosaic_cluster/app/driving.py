@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from mosaic_cluster.app.backends import make_backend
+from mosaic_cluster.app.bridging import telemetry_of
 from mosaic_cluster.catalog import Catalog
 from mosaic_cluster.experiments.conductor import Conductor, Listener
 from mosaic_cluster.experiments.home import ExperimentHome
@@ -26,6 +27,9 @@ from mosaic_cluster.experiments.planning import Prepared
 from mosaic_cluster.experiments.status import read_status
 from mosaic_cluster.runtime.backend import Backend
 from mosaic_cluster.specs import read_document
+from mosaic_cluster.specs.bridges import wanted_bridges
+from mosaic_cluster.specs.telemetry import Telemetry
+from mosaic_cluster.telemetry.bridges.launching import Bridges
 from mosaic_cluster.worker.errors import BackendError
 
 Notice = Callable[[str], None]
@@ -92,7 +96,8 @@ def run(
     made = _backend(backend, address, notice)
     try:
         check_feasible(prepared.plans, made.view(), heading)
-        return _drive(launch(prepared, made, listener=listener), made)
+        conductor = launch(prepared, made, listener=listener)
+        return _drive(conductor, made, _bridges(conductor, prepared.spec.telemetry, notice))
     finally:
         made.close()
 
@@ -131,7 +136,7 @@ def continue_experiment(
             listener=listener,
             notice=notice,
         )
-        return _drive(conductor, made)
+        return _drive(conductor, made, _bridges(conductor, telemetry_of(home), notice))
     finally:
         made.close()
 
@@ -165,7 +170,20 @@ def _backend(name: str, address: str | None, notice: Notice | None) -> Backend:
     return make_backend(name, address)
 
 
-def _drive(conductor: Conductor, backend: Backend) -> ExperimentResult:
+def _bridges(conductor: Conductor, telemetry: Telemetry, notice: Notice | None) -> Bridges:
+    wanted = wanted_bridges(telemetry.bridges)
+    return Bridges(conductor.home.path, wanted, notice=notice, grace=telemetry.bridge_grace)
+
+
+def _drive(conductor: Conductor, backend: Backend, bridges: Bridges) -> ExperimentResult:
+    with bridges:
+        result = _run_to_end(conductor, backend)
+    # What bridges have written is known only now.
+    conductor.write_manifest()
+    return result
+
+
+def _run_to_end(conductor: Conductor, backend: Backend) -> ExperimentResult:
     try:
         with _interruptible(conductor):
             state = conductor.run_to_end()

@@ -20,6 +20,7 @@ VERBS = (
     "logs",
     "watch",
     "query",
+    "bridge",
     "stop",
     "pause",
     "unpause",

@@ -172,7 +172,7 @@ class Conductor:
         self._finish_tails()
         state = self.state()
         self.journal.append("experiment_ended", state=state)
-        self._write_manifest(state)
+        self.write_manifest(state)
         self.publish()
         return state
 
@@ -287,9 +287,11 @@ class Conductor:
         self.journal.append("run_ended", run_id=life.run_id, state=life.state, reason=life.reason, code=life.code)
         write_run_manifest(self.home, life)
         if self._is_due("manifest", 10.0):
-            self._write_manifest(self.state())
+            self.write_manifest()
 
-    def _write_manifest(self, state: str) -> None:
+    def write_manifest(self, state: str | None = None) -> None:
+        """Write the experiment's index; ``state``: its state, where that is known."""
+        state = self.state() if state is None else state
         lives = list(self.lives.values())
         write_experiment_manifest(self.home, self._record, lives, state, self.story.document())
 

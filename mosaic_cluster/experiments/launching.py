@@ -16,8 +16,10 @@ from mosaic_cluster.experiments.planning import Prepared
 from mosaic_cluster.experiments.provenance import provenance
 from mosaic_cluster.experiments.status import driver_alive
 from mosaic_cluster.runtime.backend import Backend, HubOrder
-from mosaic_cluster.specs import digest, parse
+from mosaic_cluster.specs import Spec, digest, parse
+from mosaic_cluster.specs.bridges import ON_BY_DEFAULT, wanted_bridges
 from mosaic_cluster.storage import Storage, default_location
+from mosaic_cluster.telemetry.bridges import BRIDGES
 from mosaic_cluster.worker.errors import Fenced, InvalidInput, Problem, SpecError, StorageError
 
 
@@ -39,6 +41,7 @@ def prepare(
     if kind is not None:
         parts, found = kind.check(document, spec, catalog)
         problems += [problem for problem in found if problem not in problems]
+    problems += _missing_bridges(spec)
     if spec is None or kind is None or problems:
         raise SpecError(problems, heading)
     # A spec that names no storage follows $MOSAIC_STORAGE, as the verbs that look for experiments do.
@@ -47,6 +50,16 @@ def prepare(
     except StorageError as error:
         raise SpecError([Problem("storage", str(error))], heading) from error
     return kind.prepare(spec, parts, place)
+
+
+def _missing_bridges(spec: Spec | None) -> list[Problem]:
+    """Bridges that were asked for and cannot be here. TensorBoard, on by default, is not missed."""
+    found = []
+    for name in wanted_bridges(spec.telemetry.bridges) if spec is not None else ():
+        missing = BRIDGES[name].missing() if name not in ON_BY_DEFAULT else None
+        if missing is not None:
+            found.append(Problem(f"telemetry.bridges.{name}", f"{missing}, or leave the bridge out"))
+    return found
 
 
 def launch(

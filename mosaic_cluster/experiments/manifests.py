@@ -9,12 +9,13 @@ from typing import Any
 from mosaic_cluster.experiments.home import ExperimentHome
 from mosaic_cluster.experiments.life import RunLife
 from mosaic_cluster.runtime.checkpoints import last_checkpoint
+from mosaic_cluster.telemetry.bridges import BRIDGES, FOLDER
 from mosaic_cluster.worker import (
     ArtifactsMetadata,
     CheckpointMetadata,
     WorkerAnalyticsManifest,
 )
-from mosaic_cluster.worker.errors import MosaicError
+from mosaic_cluster.worker.errors import MosaicError, NotFound
 
 MANIFEST = "analytics.json"
 TABLES = ("lifecycle", "steps", "episodes", "metrics")
@@ -42,6 +43,7 @@ def write_experiment_manifest(
     Args:
         more: what its kind adds.
     """
+    places = _places(home)
     home.storage.put_json(
         MANIFEST,
         {
@@ -50,7 +52,7 @@ def write_experiment_manifest(
             "name": record.get("name"),
             "state": state,
             "spec_digest": record.get("digest"),
-            "runs": [_index_entry(life) for life in lives],
+            "runs": [{**_index_entry(life), **places.get(life.run_id, {})} for life in lives],
             "telemetry": {table: f"telemetry/{table}/**/*.parquet" for table in TABLES},
             **(more or {}),
         },
@@ -70,6 +72,20 @@ def _index_entry(life: RunLife) -> dict[str, Any]:
         "last_step": entry["step"],
         "manifest": f"runs/{life.run_id}/{MANIFEST}" if life.ended else None,
     }
+
+
+def _places(home: ExperimentHome) -> dict[str, dict[str, Any]]:
+    """Where bridges have written each run: ``bridges``, by the bridge's name."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in BRIDGES:
+        try:
+            runs = home.storage.get_json(f"{FOLDER}/{name}.json")["runs"]
+        except NotFound:
+            continue
+        for run_id, mark in runs.items():
+            if mark["where"] is not None:
+                found.setdefault(run_id, {"bridges": {}})["bridges"][name] = mark["where"]
+    return found
 
 
 def _facts(home: ExperimentHome, life: RunLife) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from mosaic_cluster.specs.fields import Size, size_from, whole_number
+from mosaic_cluster.specs.bridges import Bridges
+from mosaic_cluster.specs.fields import Grace, Size, nothing_is_empty, size_from, whole_number
 from mosaic_cluster.specs.sections import Section
 
 MOST_SHARDS = 64
@@ -41,4 +42,12 @@ class Telemetry(Section):
     disk_reserve: Annotated[Size, size_from(0, "256MiB")] = Field(
         default=256 << 20,
         description="Free space on a log's disk below which the run's processes stand still",
+    )
+    bridges: Annotated[Bridges, BeforeValidator(nothing_is_empty)] = Field(
+        default_factory=Bridges,
+        description="Other trackers that metrics are written to, too",
+        examples=[{"wandb": {"project": "my-project"}}],
+    )
+    bridge_grace: Grace = Field(
+        default=20.0, description="How long the end of an experiment waits for its bridges to write the rest"
     )
