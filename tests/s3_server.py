@@ -192,7 +192,8 @@ class S3:
         self.bucket = f"b-{uuid.uuid4().hex[:12]}"
         self.cut, self.restore, self.fail = self.proxy.cut, self.proxy.restore, self.proxy.fail
         self.lose_responses, self.delay = self.proxy.lose_responses, self.proxy.delay
-        status, _, body = self.proxy.forward("PUT", f"/{self.bucket}", {"Host": "127.0.0.1", "Content-Length": "0"}, b"")
+        headers = {"Host": "127.0.0.1", "Content-Length": "0"}
+        status, _, body = self.proxy.forward("PUT", f"/{self.bucket}", headers, b"")
         assert status == 200, body
 
     @property

@@ -51,7 +51,7 @@ class LocalStorage(Storage):
 
     def put(self, name: str, data: bytes) -> None:
         with self._errors(f"write {name}"):
-            obstore.put(self._writable(), name, data, mode="overwrite", use_multipart=False)
+            obstore.put(self._writable(), checked(name), data, mode="overwrite", use_multipart=False)
 
     def create(self, name: str, data: bytes) -> None:
         # A link to a file that is whole already. Over NFS, a link whose answer was lost is sent again and then
@@ -68,7 +68,7 @@ class LocalStorage(Storage):
         if not self._path.is_dir():
             raise NotFound(f"{self.location}: no such folder")
         with self._errors(f"read {name}", name):
-            return bytes(obstore.get(self._store(), name).bytes())
+            return bytes(obstore.get(self._store(), checked(name)).bytes())
 
     def exists(self, name: str) -> bool:
         return self.path(name).is_file()

@@ -119,7 +119,8 @@ print(won)
 def test_each_number_is_won_by_exactly_one_process(storage: Storage) -> None:
     command = [sys.executable, "-c", RACE, storage.location]
     racers = [
-        subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for name in "abcdef"
+        subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for name in "abcdef"
     ]
     try:
         for racer in racers:
