@@ -14,7 +14,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore
 
-from mosaic_cluster.storage.objects import Names, Storage, checked
+from mosaic_cluster.storage.objects import Names, Storage
 from mosaic_cluster.worker.errors import AlreadyExists, NotFound, StorageError
 
 
@@ -49,11 +49,11 @@ class LocalStorage(Storage):
     def at(self, prefix: str) -> Storage:
         return LocalStorage(self._path / prefix)
 
-    def put(self, name: str, data: bytes) -> None:
+    def _put(self, name: str, data: bytes) -> None:
         with self._errors(f"write {name}"):
-            obstore.put(self._writable(), checked(name), data, mode="overwrite", use_multipart=False)
+            obstore.put(self._writable(), name, data, mode="overwrite", use_multipart=False)
 
-    def create(self, name: str, data: bytes) -> None:
+    def _create(self, name: str, data: bytes) -> None:
         # A link to a file that is whole already. Over NFS, a link whose answer was lost is sent again and then
         # "exists already": the file's own count of links tells whose it is.
         with self._errors(f"create {name}"), self._staged(name) as staged:
@@ -64,11 +64,11 @@ class LocalStorage(Storage):
                 if staged.stat().st_nlink < 2:
                     raise AlreadyExists(f"{self.location}: cannot create {name}: it exists already") from error
 
-    def get(self, name: str) -> bytes:
+    def _get(self, name: str) -> bytes:
         if not self._path.is_dir():
             raise NotFound(f"{self.location}: no such folder")
         with self._errors(f"read {name}", name):
-            return bytes(obstore.get(self._store(), checked(name)).bytes())
+            return bytes(obstore.get(self._store(), name).bytes())
 
     def exists(self, name: str) -> bool:
         return self.path(name).is_file()
@@ -103,7 +103,7 @@ class LocalStorage(Storage):
         with self._errors(f"list {prefix or self.location}"):
             return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
 
-    def upload(self, name: str, path: Path) -> None:
+    def _upload(self, name: str, path: Path) -> None:
         with self._errors(f"write {name} from {path}"), self._staged(name) as staged:
             shutil.copyfile(path, staged)
             os.replace(staged, self.path(name))
@@ -121,7 +121,7 @@ class LocalStorage(Storage):
     @contextmanager
     def _staged(self, name: str) -> Iterator[Path]:
         """A file beside the object's, of a name that is never listed; removed at the end."""
-        target = self.path(checked(name))
+        target = self.path(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         staged = target.with_name(f"{target.name[:200]}#{uuid.uuid4().int}")
         try:

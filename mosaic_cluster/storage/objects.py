@@ -91,25 +91,25 @@ class Storage(ABC):
     def at(self, prefix: str) -> Storage:
         """The storage below ``prefix``."""
 
-    @abstractmethod
     def put(self, name: str, data: bytes) -> None:
         """Write ``data``, replacing what was there in one step."""
+        self._put(checked(name), data)
 
-    @abstractmethod
     def create(self, name: str, data: bytes) -> None:
         """Write ``data`` only if no object of that name exists.
 
         Raises:
             AlreadyExists: somebody was first; nothing was changed.
         """
+        self._create(checked(name), data)
 
-    @abstractmethod
     def get(self, name: str) -> bytes:
         """The object's bytes.
 
         Raises:
             NotFound: there is no such object.
         """
+        return self._get(checked(name))
 
     @abstractmethod
     def exists(self, name: str) -> bool:
@@ -147,9 +147,9 @@ class Storage(ABC):
     def folders(self, prefix: str = "") -> Names:
         """Names of the folders directly below ``prefix``, sorted."""
 
-    @abstractmethod
     def upload(self, name: str, path: Path) -> None:
         """Write a local file's bytes as an object, replacing what was there in one step. Of any size."""
+        self._upload(checked(name), path)
 
     @abstractmethod
     def download(self, name: str, path: Path) -> None:
@@ -166,6 +166,22 @@ class Storage(ABC):
         Raises:
             NotFound: there is no such object.
         """
+
+    @abstractmethod
+    def _put(self, name: str, data: bytes) -> None:
+        """:meth:`put`, of a name that is one."""
+
+    @abstractmethod
+    def _create(self, name: str, data: bytes) -> None:
+        """:meth:`create`, of a name that is one."""
+
+    @abstractmethod
+    def _get(self, name: str) -> bytes:
+        """:meth:`get`, of a name that is one."""
+
+    @abstractmethod
+    def _upload(self, name: str, path: Path) -> None:
+        """:meth:`upload`, of a name that is one."""
 
     def describe(self, name: str) -> str:
         """Where an object is, for messages."""

@@ -23,7 +23,7 @@ from obstore.store import S3Store
 
 from mosaic_cluster.storage.faults import Kind, brief, denied, kind_of, lasting
 from mosaic_cluster.storage.local import partial
-from mosaic_cluster.storage.objects import RETRY_SECONDS, Names, Storage, checked
+from mosaic_cluster.storage.objects import RETRY_SECONDS, Names, Storage
 from mosaic_cluster.storage.uris import bucket_and_prefix
 from mosaic_cluster.worker.errors import AlreadyExists, NotFound, StorageError, StorageUnavailable
 
@@ -70,8 +70,7 @@ class S3Storage(Storage):
     def at(self, prefix: str) -> Storage:
         return S3Storage(f"{self.location}/{prefix}", self._retry_seconds)
 
-    def put(self, name: str, data: bytes) -> None:
-        checked(name)
+    def _put(self, name: str, data: bytes) -> None:
         if len(data) > 2 * CHUNK:
             self._in_parts(name, data, len(data), f"write {name}")
             return
@@ -80,10 +79,9 @@ class S3Storage(Storage):
             lambda: obstore.put(self._store(), name, data, mode="overwrite", use_multipart=False),
         )
 
-    def create(self, name: str, data: bytes) -> None:
+    def _create(self, name: str, data: bytes) -> None:
         # An answer that got lost leaves open whether the object was written, and the next try finds one there. The
         # token says whose it is; equal bytes would not, as two writers may have the same to say.
-        checked(name)
         token, unsure = uuid.uuid4().hex, False
 
         def once() -> None:
@@ -101,7 +99,7 @@ class S3Storage(Storage):
 
         self._do(f"create {name}", once)
 
-    def get(self, name: str) -> bytes:
+    def _get(self, name: str) -> bytes:
         return self._do(f"read {name}", lambda: bytes(obstore.get(self._store(), name).bytes()), name)
 
     def exists(self, name: str) -> bool:
@@ -137,8 +135,7 @@ class S3Storage(Storage):
         )
         return sorted(each.rstrip("/").rpartition("/")[2] for each in found)
 
-    def upload(self, name: str, path: Path) -> None:
-        checked(name)
+    def _upload(self, name: str, path: Path) -> None:
         action = f"write {name} from {path}"
         try:
             size = path.stat().st_size
