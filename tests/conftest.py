@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import s3_server as s3_servers
 from support import (
     FIXTURES,
     Cluster,
@@ -124,6 +125,25 @@ def inline(tmp_path: Path, workers: Path, own_cache: Path) -> Iterator[Lab]:
     made = Lab(tmp_path, environment(workers, MOSAIC_CACHE=str(own_cache)), None, "inline")
     yield made
     assert_nothing_left(made)
+
+
+@pytest.fixture(scope="session")
+def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A real S3-protocol server on loopback: its port."""
+    with s3_servers.serving(tmp_path_factory.mktemp("s3")) as port:
+        yield port
+
+
+@pytest.fixture
+def s3_server(s3_process: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[s3_servers.S3]:
+    """A fresh bucket there, behind a proxy that makes faults.
+
+    This process's environment is as its ``env`` says, and that of processes started from now on.
+    """
+    with s3_servers.bucket(s3_process) as made:
+        for name, value in made.env.items():
+            monkeypatch.setenv(name, value)
+        yield made
 
 
 def pytest_report_header() -> str:

@@ -28,6 +28,7 @@ from mosaic_cluster.specs.fields import (
 from mosaic_cluster.specs.problems import several, shown
 from mosaic_cluster.specs.sections import Section, document_of
 from mosaic_cluster.specs.telemetry import Telemetry
+from mosaic_cluster.storage.uris import bucket_and_prefix, is_uri
 
 LONGEST_NAME = 120
 DEFAULT_STORAGE = "./mosaic-results"
@@ -37,9 +38,7 @@ _NAME_VALID = (
     "a name has 1 to 120 letters, digits, '.', '_' and '-', and starts with a letter or digit, "
     "e.g. cartpole-1"
 )
-_STORAGE_VALID = (
-    "storage must be a path on a local or shared file system in this version, e.g. ./mosaic-results"
-)
+_STORAGE_VALID = "storage is a path, e.g. ./mosaic-results, or s3://bucket/prefix"
 
 
 def check_name(value: Any) -> Any:
@@ -73,13 +72,17 @@ def is_ulid(value: Any) -> bool:
 
 
 def check_storage(value: Any, info: ValidationInfo) -> Any:
-    """Accepts paths; makes them absolute, from ``base_dir`` of the context, else the current directory."""
+    """Accepts paths and ``s3://`` URIs.
+
+    Paths are made absolute, from ``base_dir`` of the context, else the current directory.
+    """
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{shown(value)} is not a path; {_STORAGE_VALID}")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", value):
-        raise ValueError(f"{shown(value)} is a URI; {_STORAGE_VALID}")
     if flaw := flaw_of(value):
         raise ValueError(f"{flaw}; {_STORAGE_VALID}")
+    if is_uri(value):
+        bucket, prefix = bucket_and_prefix(value)
+        return f"s3://{bucket}/{prefix}".rstrip("/")
     path = os.path.expanduser(value)
     if path.startswith("~"):
         raise ValueError(f"{shown(value)} names the home of an unknown user; {_STORAGE_VALID}")
@@ -177,9 +180,9 @@ StorageFolder = Annotated[
     BeforeValidator(check_storage),
     Field(
         validate_default=True,
-        description="Folder on a file system that every node reaches. ~ is your home; a relative path starts "
-        "at the directory you are in",
-        examples=[DEFAULT_STORAGE, "/nfs/team/mosaic-results"],
+        description="Folder on a file system that every node reaches, or s3://bucket/prefix. ~ is your home; a "
+        "relative path starts at the directory you are in",
+        examples=[DEFAULT_STORAGE, "/nfs/team/mosaic-results", "s3://team-bucket/mosaic-results"],
     ),
 ]
 Environment = Annotated[

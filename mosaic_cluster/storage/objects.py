@@ -1,21 +1,17 @@
-"""Whole objects on a path that every node reaches, through ``obstore``."""
+"""The interface: whole objects in a folder, wherever that is."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
-import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore
-
-from mosaic_cluster.worker.errors import AlreadyExists, NotFound, StorageError
+from mosaic_cluster.worker.errors import StorageError
 
 DEFAULT_LOCATION = "./mosaic-results"
+RETRY_SECONDS = 60.0
 Names = list[str]
 
 
@@ -24,61 +20,80 @@ def default_location() -> str:
     return os.environ.get("MOSAIC_STORAGE") or DEFAULT_LOCATION
 
 
-class Storage:
+class Storage(ABC):
     """A folder of whole objects, named by relative POSIX paths.
 
-    Opening never creates anything; the first write does.
+    Opening never creates anything, and asks no server; the first write does.
 
-    Args:
-        location: folder on a local or shared file system; ``~`` is expanded.
+    Raises (every method):
+        StorageUnavailable: transient faults for longer than ``retry_seconds``.
+        StorageDenied: a credential is missing, wrong, expired, or does not allow this.
+        NoSuchBucket: the bucket does not exist.
+        StorageError: anything else, and all of the above.
     """
 
-    def __init__(self, location: str | Path) -> None:
-        text = str(location)
-        if "://" in text:
-            raise StorageError(
-                f"storage {text!r} is a URI; this version keeps experiments on a local or shared file "
-                "system: give a path that every node reaches, such as /nfs/team/mosaic-results"
-            )
-        self.local_path = Path(os.path.abspath(os.path.expanduser(text)))
-        if self.local_path.exists() and not self.local_path.is_dir():
-            raise StorageError(f"storage {str(self.local_path)!r} is a file; give a folder")
-        self._opened: LocalStore | None = None
+    @staticmethod
+    def open(location: str | Path | Storage, retry_seconds: float = RETRY_SECONDS) -> Storage:
+        """The storage at ``location``.
 
-    @classmethod
-    def open(cls, location: str | Path) -> Storage:
-        """The storage at ``location``."""
-        return cls(location)
+        Args:
+            location: folder on a local or shared file system (``~`` is expanded), or ``s3://bucket/prefix``.
+            retry_seconds: for how long an operation on an object store is tried again after transient faults.
+        """
+        from mosaic_cluster.storage.local import LocalStorage
+        from mosaic_cluster.storage.s3 import S3Storage
+
+        if isinstance(location, Storage):
+            return location
+        text = str(location)
+        return S3Storage(text, retry_seconds) if "://" in text else LocalStorage(text)
 
     @property
+    @abstractmethod
     def location(self) -> str:
         """The absolute location, as it can be given to :meth:`open` on any node."""
-        return str(self.local_path)
+
+    @property
+    @abstractmethod
+    def is_local(self) -> bool:
+        """Whether it is a path, so that :attr:`local_path` and :meth:`path` are there."""
+
+    @property
+    def local_path(self) -> Path:
+        """The folder, as a path.
+
+        Raises:
+            StorageError: it is not on a file system.
+        """
+        raise StorageError(
+            f"{self.location} has no path: it is an object store; what needs files on disk needs a storage on a "
+            "local or shared file system, such as /nfs/team/mosaic-results"
+        )
+
+    def path(self, name: str) -> Path:
+        """The absolute file path of an object.
+
+        Raises:
+            StorageError: it is not on a file system.
+        """
+        return self.local_path / name
 
     def __repr__(self) -> str:
         return f"Storage({self.location!r})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Storage) and self.local_path == other.local_path
+        return isinstance(other, Storage) and self.location == other.location
 
     def __hash__(self) -> int:
-        return hash(self.local_path)
+        return hash(self.location)
 
-    def __reduce__(self) -> Any:
-        return (Storage, (self.location,))
-
+    @abstractmethod
     def at(self, prefix: str) -> Storage:
         """The storage below ``prefix``."""
-        return Storage(self.local_path / prefix)
-
-    def path(self, name: str) -> Path:
-        """The absolute file path of an object."""
-        return self.local_path / name
 
     def put(self, name: str, data: bytes) -> None:
         """Write ``data``, replacing what was there in one step."""
-        with self._errors(f"write {name}"):
-            obstore.put(self._writable(), name, data, mode="overwrite", use_multipart=False)
+        self._put(checked(name), data)
 
     def create(self, name: str, data: bytes) -> None:
         """Write ``data`` only if no object of that name exists.
@@ -86,8 +101,7 @@ class Storage:
         Raises:
             AlreadyExists: somebody was first; nothing was changed.
         """
-        with self._errors(f"create {name}"):
-            obstore.put(self._writable(), name, data, mode="create", use_multipart=False)
+        self._create(checked(name), data)
 
     def get(self, name: str) -> bytes:
         """The object's bytes.
@@ -95,41 +109,83 @@ class Storage:
         Raises:
             NotFound: there is no such object.
         """
-        if not self.local_path.is_dir():
-            raise NotFound(f"{self.location}: no such folder")
-        with self._errors(f"read {name}"):
-            try:
-                return bytes(obstore.get(self._store(), name).bytes())
-            except FileNotFoundError as error:
-                raise NotFound(f"{self.location}: no object {name}") from error
+        return self._get(checked(name))
 
+    @abstractmethod
     def exists(self, name: str) -> bool:
         """Whether an object of that name is there."""
-        return self.path(name).is_file()
 
+    @abstractmethod
+    def size(self, name: str) -> int:
+        """The object's size in bytes.
+
+        Raises:
+            NotFound: there is no such object.
+        """
+
+    @abstractmethod
+    def modified(self, name: str) -> float:
+        """When the object was written, in seconds since 1970, by the clock of whoever keeps it.
+
+        Raises:
+            NotFound: there is no such object.
+        """
+
+    @abstractmethod
     def delete(self, name: str) -> None:
         """Remove an object; it is no error if it is gone already."""
-        if self.exists(name):
-            with self._errors(f"delete {name}"):
-                obstore.delete(self._store(), name)
 
-    def list(self, prefix: str = "") -> Names:
-        """Names of all objects below ``prefix``, recursively, sorted."""
-        folder = self.local_path / prefix
-        if not folder.is_dir():
-            return []
-        with self._errors(f"list {prefix or self.location}"):
-            found = obstore.list(LocalStore(prefix=folder)).collect()
-        base = PurePosixPath(prefix)
-        return sorted(str(base / item["path"]) for item in found)
+    @abstractmethod
+    def list(self, prefix: str = "", after: str | None = None) -> Names:
+        """Names of all objects below the folder ``prefix``, recursively, sorted.
 
+        Args:
+            after: only names that come after this one.
+        """
+
+    @abstractmethod
     def folders(self, prefix: str = "") -> Names:
         """Names of the folders directly below ``prefix``, sorted."""
-        folder = self.local_path / prefix
-        if not folder.is_dir():
-            return []
-        with self._errors(f"list {prefix or self.location}"):
-            return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+
+    def upload(self, name: str, path: Path) -> None:
+        """Write a local file's bytes as an object, replacing what was there in one step. Of any size."""
+        self._upload(checked(name), path)
+
+    @abstractmethod
+    def download(self, name: str, path: Path) -> None:
+        """Write an object's bytes to a local file, replacing it in one step. Of any size.
+
+        Raises:
+            NotFound: there is no such object; ``path`` is as it was.
+        """
+
+    @abstractmethod
+    def open_input(self, name: str) -> Any:
+        """The object as a ``pyarrow.NativeFile`` to read and seek in; only what is read is fetched.
+
+        Raises:
+            NotFound: there is no such object.
+        """
+
+    @abstractmethod
+    def _put(self, name: str, data: bytes) -> None:
+        """:meth:`put`, of a name that is one."""
+
+    @abstractmethod
+    def _create(self, name: str, data: bytes) -> None:
+        """:meth:`create`, of a name that is one."""
+
+    @abstractmethod
+    def _get(self, name: str) -> bytes:
+        """:meth:`get`, of a name that is one."""
+
+    @abstractmethod
+    def _upload(self, name: str, path: Path) -> None:
+        """:meth:`upload`, of a name that is one."""
+
+    def describe(self, name: str) -> str:
+        """Where an object is, for messages."""
+        return f"{self.location}/{name}"
 
     def put_json(self, name: str, value: Any) -> None:
         """:meth:`put` a JSON document (indent 2, strict JSON)."""
@@ -149,31 +205,18 @@ class Storage:
         try:
             return json.loads(self.get(name))
         except ValueError as error:
-            raise StorageError(f"{self.path(name)} is not JSON: {error}") from error
+            raise StorageError(f"{self.describe(name)} is not JSON: {error}") from error
 
-    def _writable(self) -> LocalStore:
-        # A folder removed while we run is made again rather than failing each write.
-        if not self.local_path.is_dir():
-            with self._errors("make the folder"):
-                self.local_path.mkdir(parents=True, exist_ok=True)
-        return self._store()
 
-    def _store(self) -> LocalStore:
-        if self._opened is None:
-            self._opened = LocalStore(prefix=self.local_path)
-        return self._opened
+def checked(name: str) -> str:
+    """``name``, if it is the name of an object.
 
-    @contextmanager
-    def _errors(self, action: str) -> Iterator[None]:
-        try:
-            yield
-        except AlreadyExistsError as error:
-            raise AlreadyExists(f"{self.location}: cannot {action}: it exists already") from error
-        except StorageError:
-            raise
-        except (BaseError, OSError) as error:
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise StorageError(f"{self.location}: cannot {action}: {first}") from error
+    Raises:
+        StorageError: it is empty, absolute, or has parts such as ``..``.
+    """
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        raise StorageError(f"{name!r} is no name of an object; give a relative path without '.' and '..'")
+    return name
 
 
 def _dump(value: Any) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -49,19 +50,37 @@ def read_footer(storage: Storage, name: str) -> dict[str, Any]:
     Raises:
         StorageError: it is not one of ours, or of a version that this one does not read.
     """
-    path = storage.path(name)
+    with opened(storage, name) as source:
+        return footer_of(source, storage.describe(name))
+
+
+@contextmanager
+def opened(storage: Storage, name: str) -> Iterator[pq.ParquetFile]:
+    """A Parquet file, of which no more is fetched than is read.
+
+    Raises:
+        StorageError: it cannot be read, or is no Parquet file.
+    """
     try:
-        found = (pq.read_metadata(path).metadata or {}).get(FOOTER)
+        with storage.open_input(name) as source, pq.ParquetFile(source, pre_buffer=True) as file:
+            yield file
+    except StorageError:
+        raise
     except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"{path} is not a readable Parquet file: {error}") from error
+        raise StorageError(f"{storage.describe(name)} is not a readable Parquet file: {error}") from error
+
+
+def footer_of(file: pq.ParquetFile, where: str) -> dict[str, Any]:
+    """What :func:`read_footer` gives, of an open file. ``where`` it is is for messages."""
+    found = (file.metadata.metadata or {}).get(FOOTER)
     if found is None:
-        raise StorageError(f"{path} was not written by mosaic_cluster; move it out of the telemetry folder")
+        raise StorageError(f"{where} was not written by mosaic_cluster; move it out of the telemetry folder")
     footer: dict[str, Any] = json.loads(found)
     version = footer["schema_version"]
     if not OLDEST_VERSION <= version <= SCHEMA_VERSION:
         which = "a newer one" if version > SCHEMA_VERSION else "one that is not much newer"
         raise StorageError(
-            f"{path} is of schema version {version}, this mosaic_cluster reads {OLDEST_VERSION} to {SCHEMA_VERSION}: "
+            f"{where} is of schema version {version}, this mosaic_cluster reads {OLDEST_VERSION} to {SCHEMA_VERSION}: "
             f"read it with the version that wrote it, or {which}"
         )
     return footer

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from mosaic_cluster.storage import Storage
-from mosaic_cluster.telemetry.files import data_files, read_footer
+from mosaic_cluster.telemetry.files import data_files, footer_of, opened
 from mosaic_cluster.telemetry.schema import SCHEMAS, TABLES
 from mosaic_cluster.worker.errors import StorageError
 
 ATTEMPT_STARTED = "attempt_started"
+REQUESTS = 8
+"""Files of an object store that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,10 @@ class TelemetryReader:
     """Reads an experiment's tables, also while they are being written.
 
     Args:
-        folder: the experiment's ``telemetry`` folder.
+        folder: the experiment's ``telemetry`` folder: a path, a URI, or a storage.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path | Storage) -> None:
         self._storage = Storage.open(folder)
 
     def table(
@@ -78,17 +80,24 @@ class TelemetryReader:
         return visible_parts(self._starts(run_id).get(run_id, {}))
 
     def _rows(self, name: str, run_id: str | None) -> pa.Table:
-        schema = _plain(SCHEMAS[name])
-        parts = [schema.empty_table()]
-        for target in data_files(self._storage, name):
-            footer = read_footer(self._storage, target)
+        schema = plain(SCHEMAS[name])
+        targets = list(data_files(self._storage, name))
+        if self._storage.is_local:
+            parts = [self._part(target, schema, run_id) for target in targets]
+        else:  # most of the time goes by in waiting for answers
+            with ThreadPoolExecutor(REQUESTS) as pool:
+                parts = list(pool.map(lambda target: self._part(target, schema, run_id), targets))
+        return pa.concat_tables([schema.empty_table(), *parts])
+
+    def _part(self, target: str, schema: pa.Schema, run_id: str | None) -> pa.Table:
+        """One file's rows."""
+        with opened(self._storage, target) as file:
+            footer = footer_of(file, self._storage.describe(target))
             if run_id is not None and all(values[0] != run_id for values in footer["ranges"]):
-                continue
+                return schema.empty_table()
             # Names as plain text: dictionaries differ from file to file, and compare badly.
-            part = pq.read_table(self._storage.path(target), partitioning=None)
-            part = part.replace_schema_metadata(None).cast(schema)
-            parts.append(part if run_id is None else part.filter(pc.equal(part["run_id"], run_id)))
-        return pa.concat_tables(parts)
+            part = file.read().replace_schema_metadata(None).cast(schema)
+        return part if run_id is None else part.filter(pc.equal(part["run_id"], run_id))
 
     def _starts(self, run_id: str | None) -> dict[str, dict[int, dict[str, Any]]]:
         """What each attempt said when it began, by run and attempt."""
@@ -116,7 +125,8 @@ class TelemetryReader:
         return rows if hidden is None else rows.filter(pc.invert(hidden))
 
 
-def _plain(schema: pa.Schema) -> pa.Schema:
+def plain(schema: pa.Schema) -> pa.Schema:
+    """A table's schema with names as text."""
     return pa.schema(
         [
             pa.field(each.name, pa.string()) if pa.types.is_dictionary(each.type) else each

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.dataset as ds
 
 from mosaic_cluster.storage import Storage
 from mosaic_cluster.telemetry.files import data_files
-from mosaic_cluster.telemetry.reading import ATTEMPT_STARTED, visible_parts
+from mosaic_cluster.telemetry.reading import ATTEMPT_STARTED, REQUESTS, plain, visible_parts
 from mosaic_cluster.telemetry.schema import SCHEMAS, TABLES
 from mosaic_cluster.worker.errors import InvalidInput, Problem
 
 _VISIBLE = pa.schema([("run_id", pa.string()), ("attempt", pa.int32()), ("upto", pa.int64())])
 
 
-def query(folder: str | Path, sql: str, more: Mapping[str, pa.Table] | None = None) -> pa.Table:
+def query(
+    folder: str | Path | Storage, sql: str, more: Mapping[str, pa.Table] | None = None
+) -> pa.Table:
     """The answer to a query.
 
     ``lifecycle``, ``steps``, ``episodes`` and ``metrics`` are what counts: rows that a later attempt did again are
@@ -26,7 +30,7 @@ def query(folder: str | Path, sql: str, more: Mapping[str, pa.Table] | None = No
     row there is.
 
     Args:
-        folder: the experiment's ``telemetry`` folder.
+        folder: the experiment's ``telemetry`` folder: a path, a URI, or a storage.
         more: further tables, by name.
 
     Raises:
@@ -47,12 +51,14 @@ def query(folder: str | Path, sql: str, more: Mapping[str, pa.Table] | None = No
 
 def _add_views(connection: Any, storage: Storage) -> None:
     for name in TABLES:
-        files = [str(storage.path(target)) for target in data_files(storage, name)]
-        if files:
-            listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+        files = list(data_files(storage, name))
+        if not files:
+            connection.register(f"{name}_all", SCHEMAS[name].empty_table())
+        elif storage.is_local:
+            listed = ", ".join("'" + str(storage.path(file)).replace("'", "''") + "'" for file in files)
             connection.execute(f"CREATE VIEW {name}_all AS SELECT * FROM read_parquet([{listed}])")
         else:
-            connection.register(f"{name}_all", SCHEMAS[name].empty_table())
+            connection.register(f"{name}_all", _dataset(storage, files, SCHEMAS[name]))
     connection.register("_visible", _visible(connection))
     for name in TABLES:
         # A run without a word about its attempts is seen whole.
@@ -61,6 +67,14 @@ def _add_views(connection: Any, storage: Storage) -> None:
             "WHERE CASE WHEN v.attempt IS NULL THEN r.run_id NOT IN (SELECT run_id FROM _visible) "
             "ELSE v.upto IS NULL OR r.\"offset\" <= v.upto END"
         )
+
+
+def _dataset(storage: Storage, files: list[str], schema: pa.Schema) -> ds.Dataset:
+    """A table's files of an object store. DuckDB's own client for these is not in it, and would be downloaded."""
+    form = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True))
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        parts = list(pool.map(lambda file: form.make_fragment(storage.open_input(file)), files))
+    return ds.FileSystemDataset(parts, plain(schema), form)
 
 
 def _visible(connection: Any) -> pa.Table:

@@ -14,6 +14,9 @@
     ├── StorageError
     │   ├── AlreadyExists          create-if-absent lost the race
     │   ├── NotFound
+    │   ├── NoSuchBucket           the bucket of an object store does not exist
+    │   ├── StorageDenied          a credential is missing, wrong, expired, or not enough
+    │   ├── StorageUnavailable     no answer for as long as was tried; trying later may do
     │   └── Fenced                 somebody else has taken over: stop writing
     ├── SupervisionError           a worker process cannot be started or controlled
     └── BackendError               the cluster cannot be reached or used
@@ -127,6 +130,18 @@ class NotFound(StorageError, FileNotFoundError):
     """No such object."""
 
 
+class NoSuchBucket(StorageError):
+    """The bucket does not exist; unlike a missing object, no writing brings it about."""
+
+
+class StorageDenied(StorageError):
+    """A credential is missing, wrong, expired, or does not allow this; trying again does not help."""
+
+
+class StorageUnavailable(StorageError):
+    """The storage did not answer, or only with transient faults, for as long as it was asked."""
+
+
 class Fenced(StorageError):
     """Another writer has taken over; whoever sees this must stop writing."""
 
@@ -148,11 +163,14 @@ __all__ = [
     "Fenced",
     "InvalidInput",
     "MosaicError",
+    "NoSuchBucket",
     "NotFound",
     "PlacementError",
     "Problem",
     "SpecError",
+    "StorageDenied",
     "StorageError",
+    "StorageUnavailable",
     "SupervisionError",
     "WorkerError",
     "WorkerNotFound",

@@ -46,11 +46,8 @@ ADDED: list[tuple[str, list[str]]] = [
     ),
     ("resources: {cpus: 0}", ["resources.cpus: 0 is out of range; give a number above 0, e.g. 2"]),
     (
-        "storage: s3://bucket/x",
-        [
-            "storage: 's3://bucket/x' is a URI; storage must be a path on a local or shared file system in this "
-            "version, e.g. ./mosaic-results"
-        ],
+        "storage: gs://bucket/x",
+        ["storage: 'gs://bucket/x' has the scheme 'gs', only s3 is known; give a path, or s3://bucket/prefix"],
     ),
 ]
 

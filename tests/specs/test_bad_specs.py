@@ -15,7 +15,7 @@ NAMES = (
     "a name has 1 to 120 letters, digits, '.', '_' and '-', and starts with a letter or digit, "
     "e.g. cartpole-1"
 )
-STORAGE = "storage must be a path on a local or shared file system in this version, e.g. ./mosaic-results"
+STORAGE = "storage is a path, e.g. ./mosaic-results, or s3://bucket/prefix"
 SEEDS = "give a whole number from 0 to 4294967295, e.g. 1"
 WORKERS = "give text of 1 to 120 characters, e.g. cleanrl"
 KEYS = (
@@ -97,7 +97,22 @@ CHANGES: list[tuple[str, list[str]]] = [
         "limits.2: the key 2 is not text; valid keys: max_duration, max_steps, no_heartbeat, max_log, "
         "max_failures, grace"
     ]),
-    ("storage: s3://bucket/x", [f"storage: 's3://bucket/x' is a URI; {STORAGE}"]),
+    ("storage: gs://bucket/x", [
+        "storage: 'gs://bucket/x' has the scheme 'gs', only s3 is known; give a path, or s3://bucket/prefix"
+    ]),
+    ("storage: 's3:///x'", ["storage: 's3:///x' names no bucket; give a path, or s3://bucket/prefix"]),
+    ("storage: s3:/bucket/x", ["storage: 's3:/bucket/x' names no bucket; give a path, or s3://bucket/prefix"]),
+    ("storage: s3://Bucket/x", [
+        "storage: 's3://Bucket/x' names the bucket 'Bucket'; a bucket's name has 3 to 63 lower-case letters, digits, "
+        "'-' and '.'; an endpoint is given as AWS_ENDPOINT_URL; give a path, or s3://bucket/prefix"
+    ]),
+    ("storage: s3://bucket/x/../y", [
+        "storage: 's3://bucket/x/../y' has an empty part, '.' or '..' in its prefix; give a path, or s3://bucket/prefix"
+    ]),
+    ("storage: s3://me:secret@bucket/x", [
+        "storage: the URI with the scheme 's3' holds credentials, which would be kept and shown with it; leave them "
+        "out: they are taken from the environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    ]),
     ("storage: ''", [f"storage: '' is not a path; {STORAGE}"]),
     ("storage: ~nobody-of-this-name/x", [
         f"storage: '~nobody-of-this-name/x' names the home of an unknown user; {STORAGE}"

@@ -75,6 +75,7 @@ def test_a_relative_storage_starts_where_one_is(tmp_path: Path, monkeypatch: pyt
     assert spec.storage == "/data/out"
     assert spec_of({**document, "storage": "~/out"}).storage == "/home/me/out"
     assert spec_of({**document, "storage": "/nfs/a/../b"}).storage == "/nfs/b"
+    assert spec_of({**document, "storage": "s3://bucket/a/b/"}).storage == "s3://bucket/a/b"
 
 
 def test_a_spec_does_not_change() -> None:
