@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
 import sys
 import textwrap
 import threading
@@ -34,11 +34,11 @@ RUN = "01ARZ3NDEKTSV4RRFFQ69G5FAX"
 MIB = 1 << 20
 LINES = 60_000
 PRINTS = f"""
-import os
+import os, time
+line = b'{{"event":"heartbeat","payload":{{"step":%d,"x":"%s"}}}}\\n'
 for start in range(0, {LINES}, 500):
-    os.write(1, b"".join(
-        b'{{"event":"heartbeat","payload":{{"step":%d,"x":"%s"}}}}\\n' % (step, b"y" * 60) for step in range(start, start + 500)
-    ) + b"chatter\\n")
+    os.write(1, b"".join(line % (step, b"y" * 60) for step in range(start, start + 500)) + b"chatter\\n")
+    time.sleep(0.02)
 """
 
 
@@ -61,6 +61,13 @@ def order_for(folder: Path, code: str, room: Room) -> AttemptOrder:
     )
 
 
+def fill(ballast: Path) -> None:
+    """Write until nothing more fits."""
+    with ballast.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+        while True:
+            stream.write(bytes(MIB))
+
+
 @contextmanager
 def running(attempt: Attempt) -> Iterator[list[Any]]:
     """The attempt in a thread; its result is in the list at the end."""
@@ -80,9 +87,7 @@ def test_a_full_storage_slows_the_worker_and_loses_nothing(tmp_path: Path) -> No
     order = order_for(tmp_path / "experiment", PRINTS, Room(backlog=MIB, keep_log=MIB))
     with small_disk(tmp_path / "disk", 32 * MIB) as disk:
         ballast = disk / "ballast"
-        with pytest.raises(OSError, match="No space left"), ballast.open("wb", buffering=0) as stream:
-            while True:
-                stream.write(bytes(MIB))
+        fill(ballast)
         hub = HubService(Storage.open(disk / "telemetry"), on_fenced=lambda: None)
         attempt = Attempt(order, hub)
         log = order.attempt_dir() / "stdout.log"
@@ -171,7 +176,7 @@ def story() -> Iterator[bytes]:
         yield b"chatter"
 
 
-@pytest.mark.parametrize("cut", [0.55, 0.7, 0.85])
+@pytest.mark.parametrize("cut", [0.65, 0.75, 0.85])
 def test_what_was_let_go_is_read_from_the_tables(tmp_path: Path, cut: float) -> None:
     """Checkpoints, rungs and offsets are the same with a released range and without."""
     run_dir, telemetry = tmp_path / "runs" / RUN, tmp_path / "telemetry"
@@ -207,7 +212,6 @@ def test_what_was_let_go_is_read_from_the_tables(tmp_path: Path, cut: float) -> 
     gap = Releaser(log, keep).step(size, int(size * cut))
     assert gap is not None and log.stat().st_size == size and gap == read_released(log)
     assert gap.log_lines == lines.count(b"chatter") - [each for _, each in all_lines(log)].count(b"chatter")
-    shutil.rmtree(run_dir / "nothing", ignore_errors=True)
     assert answers() == before
 
 
