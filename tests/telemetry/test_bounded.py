@@ -145,13 +145,13 @@ def test_a_long_log_takes_little_of_the_disk(inline: Lab) -> None:
 @pytest.mark.parametrize("keep", ["1GiB", "1MiB"])
 def test_a_restart_goes_on_from_the_same_checkpoint(inline: Lab, keep: str) -> None:
     """Whether what announced it was let go or not."""
-    config = {"steps": 24_000, "pause": 0, "checkpoint_every": 7000, "fail_attempts": 1}
+    config = {"steps": 48_000, "pause": 0, "checkpoint_every": 13_000, "fail_attempts": 1}
     done = inline.run(config, telemetry={"backlog": "1MiB", "keep_log": keep})
     assert done.returncode == 0, done.stdout + done.stderr
     experiment = inline.experiment
     assert (experiment.released() is not None) == (keep == "1MiB")
     started = experiment.lines(2)[0][1]["payload"]
-    assert (started["resumed_from_step"], started["resumed_from_attempt"]) == (7000, 1)
+    assert (started["resumed_from_step"], started["resumed_from_attempt"]) == (13_000, 1)
     rows = TelemetryReader(experiment.path / "telemetry").table("lifecycle", view=False)
     saved = rows.filter(pc.and_(pc.equal(rows["event"], "checkpoint_saved"), pc.equal(rows["attempt"], 1)))
     assert saved["offset"].to_pylist() == [started["resumed_from_offset"]]
@@ -159,7 +159,7 @@ def test_a_restart_goes_on_from_the_same_checkpoint(inline: Lab, keep: str) -> N
         gap = experiment.released()
         assert gap is not None and gap.first <= started["resumed_from_offset"] < gap.upto
     reader = TelemetryReader(experiment.path / "telemetry")
-    assert reader.metric("value", experiment.run_id)["step"].to_pylist() == list(range(1, 24_001))
+    assert reader.metric("value", experiment.run_id)["step"].to_pylist() == list(range(1, 48_001))
 
 
 def story() -> Iterator[bytes]:
