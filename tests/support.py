@@ -300,3 +300,15 @@ def assert_tables_equal_logs(experiment: Experiment) -> None:
     assert [(row["attempt"], row["offset"], row["event"]) for row in rows] == lifecycle
     rows = left("episodes")
     assert [(row["attempt"], row["offset"], row["episode"], row["total_reward"]) for row in rows] == episodes
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """A file system of ``size`` bytes: a tmpfs of its own. Mounting needs root, or sudo without a password."""
+    folder.mkdir(parents=True)
+    sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    subprocess.run([*sudo, "mount", "-t", "tmpfs", "-o", f"size={size},mode=777", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run([*sudo, "umount", "--lazy", folder], check=True)

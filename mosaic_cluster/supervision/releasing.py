@@ -21,7 +21,7 @@ LONGEST_LINE = 64 << 20
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_PLAIN = re.compile(rb"^[ \t\r]*[^ \t\r\n{]", re.MULTILINE)
+_PLAIN = re.compile(rb"\n(?:[^{\s]|[ \t\r]+[^{\s])")
 
 
 class Releaser:
@@ -142,14 +142,16 @@ def _line_before(descriptor: int, begin: int, end: int, otherwise: int) -> int:
 
 def _plain_lines(descriptor: int, begin: int, end: int) -> int:
     """Lines that are no telemetry; blank ones are not counted."""
-    count, rest = 0, b""
+    count, rest = 0, b"\n"
     while begin < end:
         data = os.pread(descriptor, min(CHUNK, end - begin), begin)
         if not data:
             break
         begin += len(data)
-        whole, line_end, rest = (rest + data).rpartition(b"\n")
-        count += len(_PLAIN.findall(whole)) if line_end else 0
+        text = rest + data
+        cut = text.rfind(b"\n")
+        count += len(_PLAIN.findall(text, 0, cut))
+        rest = text[cut:]
         if len(rest) > LONGEST_LINE:  # one line still: what of it comes is counted with it
             rest = rest[:CHUNK]
     return count + len(_PLAIN.findall(rest))

@@ -45,6 +45,7 @@ LIFECYCLE_EVENTS = frozenset(
         "run_failed",
         "run_cancelled",
         "attempt_started",
+        "log_released",
     }
 )
 STEP_EVENTS = frozenset({"heartbeat", "checkpoint_saved", "checkpoint_loaded", "run_completed"})

@@ -86,8 +86,8 @@ class Pump:
         self._attempt = attempt
         self._hub = hub
         self._clock = clock
-        # A line must not be longer than what may wait for it to end.
-        longest = LONGEST_LINE if backlog is None else min(LONGEST_LINE, backlog // 2)
+        # A worker that is held goes on at half of what may wait: a line whose end has not come must be less than that.
+        longest = LONGEST_LINE if backlog is None else min(LONGEST_LINE, backlog // 4)
         self._tail = LogTail(log_path, longest=longest)
         self._backlog = backlog
         self._known: Ack | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import psutil
@@ -109,6 +110,42 @@ def test_kill_the_hub(lab: Lab) -> None:
         assert process.returncode == 0, output
     assert lab.experiment.attempts() == [1]
     assert_tables_equal_logs(lab.experiment)
+
+
+@pytest.mark.parametrize("whom", ["actor", "hub"])
+def test_whoever_hangs_the_log_stays_bounded(whom: str, lab: Lab) -> None:
+    """The supervisor needs nobody to hold the worker; once the other one is back, nothing is lost or doubled."""
+    config = {"steps": 20_000, "pause": 0.0005, "checkpoint_every": 5000}
+    with lab.start(config, telemetry={"backlog": "1MiB", "keep_log": "1MiB"}) as process:
+        under_way(lab)
+        if whom == "actor":
+            hanging = [actor_process(lab)]
+        else:
+            every = psutil.process_iter(["cmdline"])
+            hanging = [each for each in every if "HubActor" in " ".join(each.info["cmdline"] or [])]
+        worker = psutil.Process(lab.experiment.launch()["worker_pid"])
+        for each in hanging:
+            each.suspend()
+        try:
+            wait_for(lambda: worker.status() == psutil.STATUS_STOPPED, 60, "the worker to be held")
+            log = lab.experiment.run_dir / "attempts" / "1" / "stdout.log"
+            size = log.stat().st_size
+            if whom == "hub":
+                wait_for(lambda: "wait for storage" in lab.experiment.status()["reason"], 30)
+                assert lab.experiment.status()["state"] == "RUNNING"
+            time.sleep(1.0)
+            assert log.stat().st_size == size
+        finally:
+            for each in hanging:
+                each.resume()
+        output, _ = process.communicate(timeout=150)
+        assert process.returncode == 0, output
+    assert lab.experiment.attempts() == [1]
+    assert lab.experiment.outcome()["held"] >= 1.0
+    assert lab.experiment.status()["stood_still"] >= 1.0
+    assert_tables_equal_logs(lab.experiment)
+    seen = TelemetryReader(lab.experiment.path / "telemetry").metric("value", lab.experiment.run_id)["step"]
+    assert seen.to_pylist() == list(range(1, 20_001))
 
 
 @pytest.mark.parametrize("whom", ["driver", pytest.param("raylet", marks=pytest.mark.slow)])

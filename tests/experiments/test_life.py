@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -147,3 +148,34 @@ def test_a_tail_that_did_not_reach_parquet_is_remembered(committed: int, left: i
     begin(life)
     life.attempt_ended(result("COMPLETED", committed=committed, log_bytes=10), NOW)
     assert len(life.undrained) == left
+
+
+def test_standing_still_is_said_while_it_lasts() -> None:
+    life = make_life()
+    begin(life)
+    life.observe(RunProgress("RUNNING", 1, step=1), NOW)
+    why = "stands still: 260MiB of telemetry wait for storage"
+    life.observe(RunProgress("RUNNING", 1, step=1, stands_still=why, held=0.1), NOW + 1)
+    assert (life.state, life.reason, life.since) == ("RUNNING", why, NOW)
+    life.observe(RunProgress("RUNNING", 1, step=1, stands_still=why, held=5.0), NOW + 6)
+    assert life.to_dict()["stood_still"] == 5.0
+    life.observe(RunProgress("PAUSED", 1, step=1, stands_still=why, held=5.0), NOW + 7)
+    assert life.reason.startswith("paused")
+    life.observe(RunProgress("RUNNING", 1, step=1, stands_still=why, held=5.0), NOW + 8)
+    assert life.reason == why
+    life.observe(RunProgress("RUNNING", 1, step=2, held=6.0), NOW + 9)
+    assert life.reason == "attempt 1 on node-a"
+    life.observe(RunProgress("RUNNING", 1, step=2, held=6.0, released=7), NOW + 10)
+    assert life.reason == "attempt 1 on node-a; the middle of its log is let go (telemetry.keep_log)"
+    ended = result("COMPLETED")
+    life.attempt_ended(replace(ended, outcome=replace(ended.outcome, held=6.5)), NOW + 11)
+    assert life.to_dict()["stood_still"] == 6.5
+
+
+def test_what_was_asked_for_is_not_said_over() -> None:
+    life = make_life()
+    begin(life)
+    life.observe(RunProgress("RUNNING", 1), NOW)
+    life.stop_requested, life.reason = ("cancelled", "enough"), "is stopping"
+    life.observe(RunProgress("RUNNING", 1, stands_still="stands still"), NOW + 1)
+    assert life.reason == "is stopping"
