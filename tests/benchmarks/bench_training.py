@@ -23,6 +23,7 @@ from typing import Any
 from reporting import arguments, report
 from telemetry_ours import HERE, SECONDS, order_of, start_ray, wait_for
 
+from mosaic_cluster.runtime.backend import HubOrder
 from mosaic_cluster.runtime.ray_backend import RayBackend
 
 SAMPLES = 10_000
@@ -36,7 +37,7 @@ def measure(pairs: int, seconds: float, rate: float) -> dict[str, Any]:
         owner = start_ray()
         backend = RayBackend()
         try:
-            backend.open("bench-training", name)
+            backend.open("bench-training", name, HubOrder())
             command = (sys.executable, str(HERE / "telemetry_trainer.py"))
             order = order_of("bench-training", Path(name), 0, config, command, cpus=1.0)
             wait_for([backend.start(order)], SECONDS + pairs * (2 * seconds + 2) * 2)

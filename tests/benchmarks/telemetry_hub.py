@@ -19,7 +19,8 @@ import ray
 from telemetry_events import line
 from telemetry_ours import make_hub, run_id_of
 
-from mosaic_cluster.runtime.actors import NAMESPACE, RayHubClient, hub_name
+from mosaic_cluster.runtime.backend import HubOrder
+from mosaic_cluster.runtime.hubs import NAMESPACE, hub_client, hub_name
 from mosaic_cluster.runtime.ray_backend import RayBackend
 from mosaic_cluster.telemetry import Ack, Batch, Pump, parse
 
@@ -89,7 +90,7 @@ class _Timed:
     """The hub's client, with a stop-watch."""
 
     def __init__(self, experiment_id: str, times: list[float]) -> None:
-        self._client = RayHubClient(experiment_id)
+        self._client = hub_client(experiment_id, 1)
         self._times = times
 
     def append(self, batch: Batch) -> Ack:
@@ -215,8 +216,8 @@ def crowd(runs: int, rate: float, seconds: float) -> Level:
     actors: list[Any] = []
     with tempfile.TemporaryDirectory() as folder:
         try:
-            backend.open(experiment_id, folder)
-            hub = psutil.Process(ray.get(ray.get_actor(hub_name(experiment_id), NAMESPACE).pid.remote()))
+            backend.open(experiment_id, folder, HubOrder())
+            hub = psutil.Process(ray.get(ray.get_actor(hub_name(experiment_id, 0), NAMESPACE).pid.remote()))
             half = runs // 2
             for numbers in (range(half), range(half, runs)):
                 actors.append(Crowd.remote(experiment_id, folder, numbers))  # type: ignore[attr-defined]

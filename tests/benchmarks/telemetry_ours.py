@@ -20,7 +20,7 @@ import ray
 from telemetry_events import start_all
 
 from mosaic_cluster.placement import Placement
-from mosaic_cluster.runtime.backend import AttemptOrder, Handle, WorkerLaunch
+from mosaic_cluster.runtime.backend import AttemptOrder, Handle, HubOrder, WorkerLaunch
 from mosaic_cluster.runtime.hub_service import HubService
 from mosaic_cluster.runtime.ray_backend import RayBackend
 from mosaic_cluster.storage import Storage
@@ -76,7 +76,7 @@ def flow(folder: Path, shape: str, producer: str, processes: int, events: int, *
     experiment_id = f"bench-{time.time_ns()}"
     backend = RayBackend()  # shares the Ray that runs already
     try:
-        backend.open(experiment_id, str(experiment))
+        backend.open(experiment_id, str(experiment), HubOrder())
         config = {"shape": shape, "producer": producer, "events": events // processes}
         command = (sys.executable, str(HERE / "telemetry_producer.py"))
         orders = [order_of(experiment_id, experiment, number, config, command) for number in range(processes)]
