@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 from conftest import Lab
-from support import environment, write_spec
+from support import environment, wait_for, write_spec
 
 from mosaic_cluster.telemetry import TelemetryReader
 
@@ -94,3 +95,22 @@ def test_an_experiment_without_a_row_has_empty_tables(tmp_path: Path) -> None:
 
     assert query(tmp_path, "select * from metrics").num_rows == 0
     assert query(tmp_path, "select count(*) as n from steps_all").to_pylist() == [{"n": 0}]
+
+
+def test_a_glob_never_shows_half_of_a_row_or_two(inline: Lab) -> None:
+    """DuckDB reads the plain files again and again while they are being written."""
+    with inline.start({"steps": 250, "pause": 0.02}) as process:
+        wait_for(lambda: inline.experiment_started() and list(inline.experiment.path.glob("telemetry/metrics/*")), 60)
+        files = inline.experiment.path / "telemetry" / "*" / "*.parquet"
+        sql = (
+            f"select count(*), count(distinct (split_part(filename, '/', -2), attempt, \"offset\", name)), "
+            f"count(run_id) from read_parquet('{files}', union_by_name=true, filename=true)"
+        )
+        seen = []
+        while process.poll() is None:
+            seen.append(duckdb.sql(sql).fetchall()[0])
+    assert process.returncode == 0
+    assert all(rows == distinct == whole for rows, distinct, whole in seen)
+    counts = [rows for rows, _, _ in seen]
+    assert counts == sorted(counts)
+    assert len(set(counts)) > 2

@@ -86,3 +86,13 @@ def test_every_verb_is_on_a_page(tmp_path: Path) -> None:
     assert len(verbs) >= 10
     text = "".join(page.read_text() for page in PAGES)
     assert [verb for verb in verbs if not re.search(rf"\b{verb}\b", text)] == []
+
+
+def test_the_promises_name_tests_that_are_there() -> None:
+    text = (ROOT / "docs" / "telemetry.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`", text)
+    assert len(named) > 20
+    for path, test in named:
+        assert f"def {test}" in (ROOT / path).read_text(), (path, test)
+    promises = re.findall(r"^(\d)\. \*\*", text, re.MULTILINE)
+    assert re.findall(r"^\| (\d) \| `tests/", text, re.MULTILINE) == promises == list("123456789")
