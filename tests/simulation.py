@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -159,9 +160,9 @@ class SimBackend:
         self.most_running = max(self.most_running, len(self.running))
         return handle
 
-    def finish(self, order: AttemptOrder) -> AttemptResult:
+    def finish(self, orders: Sequence[AttemptOrder]) -> list[AttemptResult]:
         outcome = Outcome("FAILED", "actor_lost", "lost with its driver", retryable=True)
-        return AttemptResult(outcome, watched=_watched(order, order.attempt))
+        return [AttemptResult(outcome, watched=_watched(order, order.attempt)) for order in orders]
 
     def progress(self) -> dict[str, RunProgress]:
         return {

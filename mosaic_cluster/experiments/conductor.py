@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import psutil
@@ -142,11 +142,11 @@ class Conductor:
         """Take a run that an earlier driver began."""
         self.lives[life.run_id] = life
 
-    def close_lost_attempt(self, life: RunLife) -> None:
-        """Close the attempt that an earlier driver left open; its loss is not the run's failure."""
-        assert life.order is not None
-        result = self.backend.finish(life.order)
-        self._ended(life, result, counts=result.outcome.code != "actor_lost")
+    def close_lost_attempts(self, lives: Sequence[RunLife]) -> None:
+        """Close the attempts that an earlier driver left open; their loss is not the runs' failure."""
+        results = self.backend.finish([life.order for life in lives if life.order is not None])
+        for life, result in zip(lives, results, strict=True):
+            self._ended(life, result, counts=result.outcome.code != "actor_lost")
 
     def request_stop(self, code: str, message: str) -> None:
         """Ask every run to stop. Safe to call from a signal handler."""
@@ -418,9 +418,7 @@ class Conductor:
 
     def _finish_tails(self) -> None:
         """Bring to Parquet what the hub was away for when an attempt ended."""
-        for life in self.lives.values():
-            for order in life.undrained:
-                self.backend.finish(order)
+        self.backend.finish([order for life in self.lives.values() for order in life.undrained])
 
     def _states(self) -> list[tuple[str, str, str]]:
         return [(life.run_id, life.state, life.reason) for life in self.lives.values()]

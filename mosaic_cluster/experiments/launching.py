@@ -141,8 +141,7 @@ def resume(
         for change in changed:
             if notice is not None:
                 notice(f"changed: {change.path}: {change}")
-    for life in open_attempts:
-        conductor.close_lost_attempt(life)
+    conductor.close_lost_attempts(open_attempts)
     kind.go_on(conductor, retry_failed=retry_failed)
     return conductor
 

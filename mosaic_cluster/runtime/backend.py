@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -239,10 +239,10 @@ class Backend(Protocol):
     def start(self, order: AttemptOrder) -> Handle:
         """Begin an attempt where its placement says."""
 
-    def finish(self, order: AttemptOrder) -> AttemptResult:
-        """Close an attempt that nobody runs any more.
+    def finish(self, orders: Sequence[AttemptOrder]) -> list[AttemptResult]:
+        """Close attempts that nobody runs any more, several at a time; results in the same order.
 
-        Kills what is left of it on its node, seals its log, and brings the log's unread tail to Parquet.
+        Kills what is left of each on its node, seals its log, and brings the log's unread tail to Parquet.
         """
 
     def progress(self) -> dict[str, RunProgress]:

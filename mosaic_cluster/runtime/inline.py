@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from mosaic_cluster.inventory import view_of_this_machine
 from mosaic_cluster.placement import ClusterView
@@ -22,6 +23,8 @@ from mosaic_cluster.runtime.searching.protocols import (
 from mosaic_cluster.storage import Storage
 from mosaic_cluster.telemetry import HubClient
 from mosaic_cluster.worker.errors import BackendError
+
+CLOSED_AT_ONCE = 8
 
 
 class InlineHandle:
@@ -112,9 +115,10 @@ class InlineBackend:
         self._running[order.run_id] = handle
         return handle
 
-    def finish(self, order: AttemptOrder) -> AttemptResult:
+    def finish(self, orders: Sequence[AttemptOrder]) -> list[AttemptResult]:
         """See :class:`Backend`."""
-        return finish_attempt(order, order.attempt, self._service())
+        with ThreadPoolExecutor(CLOSED_AT_ONCE) as threads:
+            return list(threads.map(lambda order: finish_attempt(order, order.attempt, self._service()), orders))
 
     def progress(self) -> dict[str, RunProgress]:
         """Progress of the attempts in our threads."""

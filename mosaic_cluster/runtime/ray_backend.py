@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,9 @@ from mosaic_cluster.worker.errors import BackendError
 
 NODE_LABEL = "ray.io/node-id"
 FINISH_SECONDS = 300.0
+CLOSED_AT_ONCE = 16
+"""Each takes a process of Ray's."""
+
 CLOSINGS = 3
 """How often closing an attempt is tried: the node it is closed on may die, too."""
 
@@ -219,13 +222,17 @@ class RayBackend:
             )
         return task.remote(order, self.shards)
 
-    def finish(self, order: AttemptOrder) -> AttemptResult:
+    def finish(self, orders: Sequence[AttemptOrder]) -> list[AttemptResult]:
         """See :class:`Backend`."""
-        try:
-            result: AttemptResult = ray.get(self.closing(order), timeout=FINISH_SECONDS)
-        except RayError as error:
-            raise _cannot_close(order, error) from error
-        return result
+        results: list[AttemptResult] = []
+        for begin in range(0, len(orders), CLOSED_AT_ONCE):
+            some = orders[begin : begin + CLOSED_AT_ONCE]
+            for order, reference in zip(some, [self.closing(order) for order in some], strict=True):
+                try:
+                    results.append(ray.get(reference, timeout=FINISH_SECONDS))
+                except RayError as error:
+                    raise _cannot_close(order, error) from error
+        return results
 
     def progress(self) -> dict[str, RunProgress]:
         """Latest answers of the running actors."""
