@@ -57,6 +57,8 @@ def heartbeat_columns(payloads: Sequence[Object]) -> HeartbeatColumns | None:
     for name, column in columns.items():
         kinds = set(map(type, column))
         if kinds == _FLOAT:
+            if not -_INT64 < min(column) <= max(column) < _INT64:
+                return None  # it may have been an integer that 64 bits do not hold
             names.append(name)
             values.append(column)
         elif kinds == _INT:

@@ -12,6 +12,8 @@ import math
 import secrets
 from typing import Any
 
+import orjson
+
 NUMBER_WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 WHITESPACE = " \t\r\n"
 
@@ -75,13 +77,27 @@ class ObjectReader:
             values, end = self._scan(joined, 0)
         except (ValueError, RecursionError, StopIteration):
             return None
+        if self.saw_literal or end != len(joined):
+            return None
+        return self._apart(values, len(texts))
+
+    def read_quickly(self, texts: list[str]) -> list[dict[str, Any]] | None:
+        """As :meth:`read_many`, twice as fast or more; but integers that 64 bits do not hold come as floats.
+
+        These are at least 2**63 in size: whoever uses it looks for such.
+        """
+        try:
+            values = orjson.loads(f"[{self._glue.join(texts)}]")
+        except ValueError:
+            return None
+        return self._apart(values, len(texts))
+
+    def _apart(self, values: list[Any], count: int) -> list[dict[str, Any]] | None:
+        """Objects between marks; ``None`` if there is anything else."""
         objects: list[dict[str, Any]] = values[::2]
-        marks = values[1::2]
         if (
-            self.saw_literal
-            or end != len(joined)
-            or len(objects) != len(texts)
-            or marks.count(self._mark) != len(texts) - 1
+            len(objects) != count
+            or values[1::2].count(self._mark) != count - 1
             or not all(type(item) is dict for item in objects)
         ):
             return None
