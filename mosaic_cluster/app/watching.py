@@ -18,7 +18,9 @@ from mosaic_cluster.telemetry.sql import query
 from mosaic_cluster.worker.errors import InvalidInput, Problem
 
 POLL_SECONDS = 0.2
-HISTORY_SECONDS = 10.0
+HISTORY_SECONDS, HISTORY_SHARE = 2.0, 0.1
+"""The history is read again so often, or less often if it takes more than this share of the time."""
+
 HISTORY_POINTS = 40
 MOST_METRICS = 3
 PREFERRED = ("episodic_return", "episode/return", "loss")
@@ -101,7 +103,7 @@ class Watcher:
         self._wanted = list(runs)
         self._metrics = tuple(metrics)
         self._history: dict[tuple[str, str], list[Point]] = {}
-        self._history_at = -math.inf
+        self._history_due = -math.inf
         self._history_of: tuple[Any, ...] = ()
 
     def look(self) -> Watching:
@@ -120,7 +122,7 @@ class Watcher:
         missing = [name for name in self._metrics if name not in known]
         if missing and (known or over):
             raise InvalidInput([_no_metric(name, known) for name in missing])
-        self._remember([run["run_id"] for run in runs], names)
+        self._remember([run["run_id"] for run in runs], names, over)
         watched = tuple(self._run(run, live.get(run["run_id"]), names) for run in runs)
         return Watching(self._home.experiment_id, status["state"], tuple(names), tuple(known), watched, over)
 
@@ -159,18 +161,20 @@ class Watcher:
             history=history,
         )
 
-    def _remember(self, runs: Sequence[str], names: Sequence[str]) -> None:
+    def _remember(self, runs: Sequence[str], names: Sequence[str], over: bool) -> None:
         """Read the history again, now and then, or when something else is asked for."""
-        wanted = (tuple(runs), tuple(names))
+        wanted = (tuple(runs), tuple(names), over)
         now = time.monotonic()
-        if not runs or not names or (wanted == self._history_of and now - self._history_at < HISTORY_SECONDS):
+        if not runs or not names or (wanted == self._history_of and now < self._history_due):
             return
-        self._history_at, self._history_of = now, wanted
+        self._history_of = wanted
         sql = _HISTORY.format(names=_quoted(names), runs=_quoted(runs), bins=HISTORY_POINTS)
         found: dict[tuple[str, str], list[Point]] = {}
         for row in query(self._home.path / "telemetry", sql).to_pylist():
             found.setdefault((row["run_id"], row["name"]), []).append((row["step"], row["value"]))
         self._history = found
+        took = time.monotonic() - now
+        self._history_due = now + max(HISTORY_SECONDS, took / HISTORY_SHARE)
 
 
 def _preferred(known: Sequence[str]) -> tuple[str, ...]:

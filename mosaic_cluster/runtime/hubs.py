@@ -16,12 +16,13 @@ from mosaic_cluster.runtime.hub_metrics import HubMetrics
 from mosaic_cluster.runtime.hub_service import HubService, ShardedHub
 from mosaic_cluster.storage import Storage
 from mosaic_cluster.telemetry import Ack, Batch, HubUnavailable
-from mosaic_cluster.worker.errors import BackendError
+from mosaic_cluster.worker.errors import BackendError, StorageError
 
 NAMESPACE = "mosaic"
 CALL_SECONDS = 30.0
 CLOSE_SECONDS = 60.0
 LOOK_SECONDS = 5.0
+RETRY_SECONDS = 2.0
 HUNG_SECONDS = 60.0
 """A hub that has not answered for so long gets a successor, which fences it."""
 
@@ -37,15 +38,25 @@ def hub_name(experiment_id: str, shard: int, generation: int = 0) -> str:
 class HubActor:
     """One telemetry hub of an experiment. Killed and restarted, it learns from the footers what it has."""
 
-    def __init__(self, telemetry: str, experiment_id: str, shard: int, memory: int) -> None:
-        # A crash, not an exit: Ray then restarts us, and the new core reads what the other hub wrote.
-        self._service = HubService(
-            Storage.open(telemetry),
-            on_fenced=lambda: os._exit(1),
-            shard=shard,
-            memory=memory,
-            on_tick=HubMetrics(experiment_id, shard).report,
-        )
+    def __init__(self, telemetry: str, experiment_id: str, shard: int, memory: int, patient: bool) -> None:
+        # An experiment does not begin on a storage that fails; a successor waits for one, for its runs go on.
+        patient = patient or ray.get_runtime_context().was_current_actor_reconstructed
+        report = HubMetrics(experiment_id, shard).report
+        while True:
+            try:
+                # A crash, not an exit: Ray then restarts us, and the new core reads what the other hub wrote.
+                self._service = HubService(
+                    Storage.open(telemetry),
+                    on_fenced=lambda: os._exit(1),
+                    shard=shard,
+                    memory=memory,
+                    on_tick=report,
+                )
+                return
+            except (StorageError, OSError):
+                if not patient:
+                    raise
+                time.sleep(RETRY_SECONDS)
 
     def append(self, batch: Batch) -> Ack:
         """See :meth:`HubCore.append`."""
@@ -156,7 +167,9 @@ class HubKeeper:
             max_restarts=-1,
             max_concurrency=64,
             scheduling_strategy=strategy,
-        ).remote(self._telemetry, self._experiment_id, shard, self._order.memory)
+        ).remote(
+            self._telemetry, self._experiment_id, shard, self._order.memory, self._generations[shard] > 0
+        )
 
     def look_after(self) -> None:
         """Ask each hub how it is, now and then; one that has not answered for long gets a successor. Never blocks."""
@@ -167,9 +180,9 @@ class HubKeeper:
         for shard, asked in enumerate(self._asked):
             ready, _ = ray.wait([asked], timeout=0)
             if ready:
-                self._heard[shard] = now
+                self._heard[shard] = now if _answered(asked) else self._heard[shard]
                 self._asked[shard] = self._hubs[shard].stats.remote()
-            elif now - self._heard[shard] > HUNG_SECONDS:
+            if now - self._heard[shard] > HUNG_SECONDS:
                 self._replace(shard, now)
 
     def _replace(self, shard: int, now: float) -> None:
@@ -188,3 +201,12 @@ class HubKeeper:
             _log.warning("a telemetry hub did not close cleanly: %s", str(error).splitlines()[0])
         for hub in self._hubs:
             ray.kill(hub)
+
+
+def _answered(reference: Any) -> bool:
+    """Whether an answer that has come is one, and not the news that the actor is gone."""
+    try:
+        ray.get(reference)
+    except RayError:
+        return False
+    return True

@@ -51,6 +51,7 @@ class Rows:
 
     def __init__(self) -> None:
         self.nbytes = 0
+        self._loose = 0  # of it, bytes of values that are not merged
         self._pieces: list[tuple[tuple[str, int, int], pa.RecordBatch]] = []
         self._merged: list[pa.Table] = []
 
@@ -58,14 +59,12 @@ class Rows:
         """Take rows of one log, all of lines from the byte offset ``first`` on."""
         self._pieces.append(((run_id, attempt, first), rows))
         self.nbytes += rows.nbytes + PIECE_BYTES
-        if len(self._pieces) >= MANY and self._small():
+        self._loose += rows.nbytes
+        if len(self._pieces) >= MANY and self._loose < len(self._pieces) * PIECE_BYTES:
             # Thousands of runs with a line a second each: their batches would take many times what they hold.
             self._merged.append(self._joined([rows for _, rows in self._pieces]).combine_chunks())
-            self._pieces = []
-            self.nbytes = sum(table.nbytes for table in self._merged)
-
-    def _small(self) -> bool:
-        return bool(sum(rows.nbytes for _, rows in self._pieces) < MANY * PIECE_BYTES)
+            self.nbytes += self._merged[-1].nbytes - self._loose - len(self._pieces) * PIECE_BYTES
+            self._pieces, self._loose = [], 0
 
     def sorted(self, schema: pa.Schema) -> pa.Table:
         """All rows, by run, attempt and offset."""

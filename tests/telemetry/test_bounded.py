@@ -86,9 +86,9 @@ def running(attempt: Attempt) -> Iterator[list[Any]]:
 def test_a_full_storage_slows_the_worker_and_loses_nothing(tmp_path: Path) -> None:
     order = order_for(tmp_path / "experiment", PRINTS, Room(backlog=MIB, keep_log=MIB))
     with small_disk(tmp_path / "disk", 32 * MIB) as disk:
+        hub = HubService(Storage.open(disk / "telemetry"), on_fenced=lambda: None)
         ballast = disk / "ballast"
         fill(ballast)
-        hub = HubService(Storage.open(disk / "telemetry"), on_fenced=lambda: None)
         attempt = Attempt(order, hub)
         log = order.attempt_dir() / "stdout.log"
         with running(attempt) as results:

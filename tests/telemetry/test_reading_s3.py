@@ -90,7 +90,8 @@ def test_footers_are_equal_and_cost_one_request(both: tuple[Storage, Storage], s
     disk, store = both
     for name in data_files(disk, "metrics"):
         before = len(s3_server.proxy.requests)
-        assert read_footer(store, name) == read_footer(disk, name)
+        footers = [{**read_footer(each, name), "hub": None} for each in (store, disk)]
+        assert footers[0] == footers[1]
         assert len(s3_server.proxy.requests) == before + 1
 
 
