@@ -49,6 +49,9 @@ def prepare(
         place = Storage.open(storage or (spec.storage if "storage" in document else default_location()))
     except StorageError as error:
         raise SpecError([Problem("storage", str(error))], heading) from error
+    if not place.is_local:
+        why = f"{place.location} is an object store, and experiments need a folder that every node reaches"
+        raise SpecError([Problem("storage", f"{why}, e.g. /nfs/team/mosaic-results")], heading)
     return kind.prepare(spec, parts, place)
 
 
