@@ -16,7 +16,7 @@ from mosaic_cluster.experiments.planning import Prepared
 from mosaic_cluster.experiments.provenance import provenance
 from mosaic_cluster.experiments.status import driver_alive
 from mosaic_cluster.runtime.backend import Backend, HubOrder
-from mosaic_cluster.specs import Spec, digest, parse
+from mosaic_cluster.specs import Spec, SweepSpec, digest, parse
 from mosaic_cluster.specs.bridges import ON_BY_DEFAULT, wanted_bridges
 from mosaic_cluster.storage import Storage, default_location
 from mosaic_cluster.telemetry.bridges import BRIDGES
@@ -49,10 +49,22 @@ def prepare(
         place = Storage.open(storage or (spec.storage if "storage" in document else default_location()))
     except StorageError as error:
         raise SpecError([Problem("storage", str(error))], heading) from error
-    if not place.is_local:
-        why = f"{place.location} is an object store, and experiments need a folder that every node reaches"
-        raise SpecError([Problem("storage", f"{why}, e.g. /nfs/team/mosaic-results")], heading)
+    if not place.is_local and (found := _needs_files(spec, place)):
+        raise SpecError(found, heading)
     return kind.prepare(spec, parts, place)
+
+
+def _needs_files(spec: Spec, place: Storage) -> list[Problem]:
+    """What a spec asks for that an object store cannot give."""
+    found = []
+    why = f"and {place.location} is an object store; choose a storage on a file system that every node reaches, or "
+    if "tensorboard" in spec.telemetry.bridges.model_fields_set and spec.telemetry.bridges.tensorboard.enabled:
+        said = f"TensorBoard's event files need a folder, {why}leave this out"
+        found.append(Problem("telemetry.bridges.tensorboard", said))
+    if isinstance(spec, SweepSpec) and spec.scheduler.kind == "pbt":
+        said = f"PBT copies checkpoints from folder to folder, {why}another scheduler"
+        found.append(Problem("scheduler.kind", said))
+    return found
 
 
 def _missing_bridges(spec: Spec | None) -> list[Problem]:
