@@ -141,6 +141,13 @@ def test_what_needs_files_is_refused_before_anything_is_written(bucket: Bucket) 
     done = bucket.mosaic("plan", bucket.write(telemetry={"bridges": {"tensorboard": True}}), *bucket.where)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "telemetry.bridges.tensorboard: TensorBoard's event files need a folder" in done.stderr
+    pbt = {
+        "kind": "sweep", "name": "pbt", "worker": "scripted", "config": {"steps": 60}, "seeds": [1], "samples": 4,
+        "space": {"pause": {"uniform": [0.01, 0.02]}}, "metric": {"name": "value", "at": [20, 40]}, "scheduler": "pbt",
+    }  # fmt: skip
+    done = bucket.mosaic("plan", write_spec(bucket.folder, pbt), *bucket.where)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "scheduler.kind: PBT copies checkpoints" in done.stderr
     assert bucket.storage.list() == []
 
 
@@ -191,6 +198,22 @@ def test_a_lost_disk_costs_one_commit_interval_and_is_on_record(bucket: Bucket) 
     assert values == sorted(set(values))
     assert set(range(saved + 1, 201)) <= set(values)
     bucket.assert_rows_equal_log(2)
+
+
+def test_asked_from_elsewhere(bucket: Bucket) -> None:
+    """Whoever reaches the bucket sees it, and can stop it."""
+    with bucket.start(LONG) as process:
+        wait_for(lambda: bucket.saved() and bucket.status()["state"] == "RUNNING", 60)
+        uri = bucket.home.location
+        logs = bucket.mosaic("logs", uri)
+        assert "[stdout.log is on node " in logs.stdout, logs.stdout + logs.stderr
+        stopped = bucket.mosaic("stop", uri)
+        assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 130, output
+    assert bucket.outcome()["state"] == "CANCELLED"
+    assert "run_cancelled" in bucket.mosaic("logs", uri).stdout
+    bucket.assert_rows_equal_log(1)
 
 
 def test_a_storage_that_is_cut_off_for_a_while_loses_nothing(bucket: Bucket) -> None:
