@@ -16,7 +16,7 @@ from mosaic_cluster.experiments.planning import Prepared
 from mosaic_cluster.experiments.provenance import provenance
 from mosaic_cluster.experiments.status import driver_alive
 from mosaic_cluster.runtime.backend import Backend, HubOrder
-from mosaic_cluster.specs import Spec, SweepSpec, digest, parse
+from mosaic_cluster.specs import Spec, digest, parse
 from mosaic_cluster.specs.bridges import ON_BY_DEFAULT, wanted_bridges
 from mosaic_cluster.storage import Storage, default_location
 from mosaic_cluster.telemetry.bridges import BRIDGES
@@ -61,9 +61,6 @@ def _needs_files(spec: Spec, place: Storage) -> list[Problem]:
     if "tensorboard" in spec.telemetry.bridges.model_fields_set and spec.telemetry.bridges.tensorboard.enabled:
         said = f"TensorBoard's event files need a folder, {why}leave this out"
         found.append(Problem("telemetry.bridges.tensorboard", said))
-    if isinstance(spec, SweepSpec) and spec.scheduler.kind == "pbt":
-        said = f"PBT copies checkpoints from folder to folder, {why}another scheduler"
-        found.append(Problem("scheduler.kind", said))
     return found
 
 

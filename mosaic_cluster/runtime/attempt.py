@@ -278,7 +278,7 @@ def _goes_on_from(order: AttemptOrder, work: WorkFolder) -> Checkpoint | None:
     before = origin.attempt - 1
     log = order.attempt_dir(before) / "stdout.log"
     offset = offset_at_step(log, origin.step, order.run_id, before, order.telemetry)
-    return Checkpoint(origin.path, origin.step, None if offset is None else before, offset)
+    return Checkpoint(work.origin_path(origin), origin.step, None if offset is None else before, offset)
 
 
 def _latest(pump: Pump | None) -> dict[str, float]:
@@ -383,7 +383,7 @@ def _record_start(order: AttemptOrder, resumed: Checkpoint | None) -> None:
         "resumed_from_attempt": resumed.attempt if resumed else None,
         "resumed_from_offset": resumed.offset if resumed else None,
     }
-    if order.origin is not None and resumed is not None and resumed.path == order.origin.path:
+    if order.origin is not None and resumed is not None and resumed.path == str(order.run_dir / order.origin.path):
         record["resumed_from_run"] = order.origin.run_id
     _write_json(order.attempt_dir() / "attempt.json", record)
     with (order.attempt_dir() / "stdout.log").open("ab") as log:

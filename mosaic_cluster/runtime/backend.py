@@ -54,7 +54,7 @@ class Origin:
     """A checkpoint of another run that this run goes on from.
 
     Attributes:
-        path: of the run's own copy.
+        path: of the run's own copy: absolute, or relative to the run's folder if that is in an object store.
         step: environment steps trained when it was written.
         run_id: the run that wrote it.
         attempt: the first attempt of this run that begins from it; what earlier ones saved is of no use since.

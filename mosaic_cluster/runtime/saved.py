@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,6 +73,37 @@ def fetch(run: Storage, saved: Saved, run_dir: Path) -> Path:
     finally:
         _remove(staged)
     return target
+
+
+def copy_saved(source: Storage, saved: Saved, target: Storage, label: str) -> str:
+    """Copy a checkpoint to another run's folder in storage; returns the copy's path in that.
+
+    Args:
+        source: the folder of the run that has it.
+        label: name of the folder for it, below ``checkpoints``.
+    """
+    copied = f"checkpoints/{label}/{os.path.basename(saved.path)}"
+    for name, stored in zip(saved.files, saved.names(), strict=True):
+        with tempfile.TemporaryDirectory(prefix="mosaic-copy-") as there:
+            path = Path(there) / "part"
+            source.download(stored, path)
+            target.upload(f"{copied}/{name}" if name else copied, path)
+    return copied
+
+
+def stored_at(run: Storage, path: str, step: int, attempt: int) -> Saved:
+    """The copy that :func:`copy_saved` made at ``path``.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if run.exists(path):
+        files = {"": run.size(path)}
+    else:
+        files = {name.removeprefix(f"{path}/"): run.size(name) for name in run.list(path)}
+    if not files:
+        raise NotFound(f"{run.describe(path)}: there is no such checkpoint")
+    return Saved(path, step, attempt, 0, path, files)
 
 
 class Uploads:

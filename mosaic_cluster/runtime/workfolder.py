@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mosaic_cluster.logs import RELEASED
-from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult
+from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Origin
 from mosaic_cluster.runtime.checkpoints import EVENT, Checkpoint, announced, announced_checkpoints, last_checkpoint
-from mosaic_cluster.runtime.saved import fetch, saved_checkpoints
+from mosaic_cluster.runtime.saved import fetch, saved_checkpoints, stored_at
 from mosaic_cluster.runtime.sending import HERE, SENT, Sender
 from mosaic_cluster.storage import Storage
 from mosaic_cluster.supervision import Outcome, close_without_log
@@ -82,6 +82,10 @@ class WorkFolder:
 
     def tidy(self, result: AttemptResult) -> None:
         """The attempt's result is known: nothing of it is needed here any more, if it was the last."""
+
+    def origin_path(self, origin: Origin) -> str:
+        """Path of the checkpoint of another run that it goes on from."""
+        return origin.path
 
     def last_checkpoint(self, since: int) -> Checkpoint | None:
         """The newest usable checkpoint of earlier attempts from ``since`` on."""
@@ -225,6 +229,13 @@ class ScratchFolder(WorkFolder):
         done = result.outcome.state == "COMPLETED" and result.committed >= result.log_bytes
         if done and not result.unsent:
             shutil.rmtree(self.order.run_dir, ignore_errors=True)
+
+    def origin_path(self, origin: Origin) -> str:
+        """See :class:`WorkFolder`; the copy is brought here if it is not."""
+        path = self.order.run_dir / origin.path
+        if not path.exists():
+            fetch(self._run, stored_at(self._run, origin.path, origin.step, origin.attempt), self.order.run_dir)
+        return str(path)
 
     def last_checkpoint(self, since: int) -> Checkpoint | None:
         """The newest one, here or in storage; brought here if it is not."""

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 import requests
-from conftest import free_port
-from support import kill_tree, wait_for
+from support import free_port, kill_tree, wait_for
 from trackers import Written
 
 from mosaic_cluster.telemetry.bridges.mlflow import key_of

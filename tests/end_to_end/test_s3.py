@@ -141,13 +141,6 @@ def test_what_needs_files_is_refused_before_anything_is_written(bucket: Bucket) 
     done = bucket.mosaic("plan", bucket.write(telemetry={"bridges": {"tensorboard": True}}), *bucket.where)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "telemetry.bridges.tensorboard: TensorBoard's event files need a folder" in done.stderr
-    pbt = {
-        "kind": "sweep", "name": "pbt", "worker": "scripted", "config": {"steps": 60}, "seeds": [1], "samples": 4,
-        "space": {"pause": {"uniform": [0.01, 0.02]}}, "metric": {"name": "value", "at": [20, 40]}, "scheduler": "pbt",
-    }  # fmt: skip
-    done = bucket.mosaic("plan", write_spec(bucket.folder, pbt), *bucket.where)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "scheduler.kind: PBT copies checkpoints" in done.stderr
     assert bucket.storage.list() == []
 
 
@@ -247,6 +240,29 @@ def test_a_credential_that_is_lost_in_the_middle(on_ray: Bucket) -> None:
     assert on_ray.run_files.get_json("attempts/2/attempt.json")["resumed_from_step"] >= 20
     for attempt in (1, 2):
         on_ray.assert_rows_equal_log(attempt)
+
+
+def test_pbt_goes_on_from_copies(on_ray: Bucket) -> None:
+    """A checkpoint is copied from run to run in the bucket, and fetched where the run goes on."""
+    pbt = {
+        "kind": "sweep", "name": "pbt", "worker": "curves", "config": {"steps": 24, "pause": 0.3}, "seeds": [1],
+        "samples": 4, "search": {"kind": "random", "seed": 2}, "space": {"quality": {"uniform": [1, 10]}},
+        "metric": {"name": "score", "at": [8, 16, 24]}, "scheduler": "pbt",
+    }  # fmt: skip
+    done = on_ray.mosaic("run", write_spec(on_ray.folder, pbt), *on_ray.where, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lineage = [(trial, born) for trial in on_ray.home.get_json("status.json")["trials"] for born in trial["lineage"]]
+    assert lineage
+    for trial, born in lineage:
+        (run_id,) = trial["runs"]
+        copied = born["runs"][run_id]
+        assert on_ray.home.exists(f"runs/{run_id}/{copied['path']}"), copied
+        begun = on_ray.home.get_json(f"runs/{run_id}/attempts/{copied['attempt']}/attempt.json")
+        assert begun["resumed_from"].endswith(copied["path"])
+        assert (begun["resumed_from_run"], begun["resumed_from_step"]) == (copied["run_id"], copied["step"])
+        steps = TelemetryReader(on_ray.home.at("telemetry")).metric("score", run_id)["step"].to_pylist()
+        assert steps == sorted(set(steps))
+        assert steps[-1] == 24
 
 
 def test_on_ray(on_ray: Bucket) -> None:
