@@ -19,6 +19,7 @@ from support import environment, processes_of, spec, wait_for, write_spec
 
 from mosaic_cluster.storage import Storage
 from mosaic_cluster.telemetry import LogTail, TelemetryReader
+from mosaic_cluster.telemetry.bridges.process import serve
 
 CONFIG = {"steps": 60, "pause": 0.05, "checkpoint_every": 10}
 LONG = {"steps": 200, "pause": 0.05, "checkpoint_every": 10}
@@ -132,6 +133,9 @@ def test_a_run(bucket: Bucket) -> None:
         answer = bucket.mosaic(*verb)
         assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "run_completed" in answer.stdout
+    # Other trackers' bridges read the bucket; this one is at hand to show it.
+    options = {"points_per_second": 1e6}
+    assert serve(bucket.folder / "bridge", "tensorboard", options, lambda _: True, print, bucket.home) > 0
     kept = "".join(str(bucket.home.get(name)) for name in bucket.home.list() if name.endswith(".json"))
     assert bucket.s3.env["AWS_SECRET_ACCESS_KEY"] not in kept
     assert "AWS_" not in kept

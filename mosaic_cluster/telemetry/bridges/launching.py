@@ -51,10 +51,11 @@ class Bridges:
         self._notice = notice
         self._grace = grace
         self._all: list[_Process] = []
+        location = str(folder) if storage is None else storage.location
         for name, options in wanted.items():
             missing = BRIDGES[name].missing()
             if missing is None:
-                self._all.append(_Process(folder, storage or Storage.open(folder), name, options))
+                self._all.append(_Process(folder, location, name, options))
             else:
                 self._say(f"bridge {name} is off: {missing}")
         self._over = threading.Event()
@@ -116,10 +117,10 @@ class Bridges:
 class _Process:
     """One bridge's process, over its restarts."""
 
-    def __init__(self, folder: Path, storage: Storage, name: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, location: str, name: str, options: Mapping[str, Any]) -> None:
         self.name = name
         self._folder = folder
-        self._storage = storage
+        self._location = location
         self._options = options
         self._log = folder / FOLDER / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -188,7 +189,7 @@ class _Process:
         self._started = time.monotonic()
         # -P: a folder "wandb" in the working directory, which W&B leaves in many, is not the package.
         command = [sys.executable, "-P", "-m", "mosaic_cluster.telemetry.bridges.process"]
-        where = [str(self._folder), self._storage.location]
+        where = [str(self._folder), self._location]
         arguments = [*where, self.name, json.dumps(dict(self._options)), str(os.getpid())]
         try:
             self._log.parent.mkdir(parents=True, exist_ok=True)
