@@ -18,6 +18,7 @@ from mosaic_cluster.runtime.attempt import _goes_on_from, _watched
 from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, HubOrder, RunProgress
 from mosaic_cluster.runtime.searching.tune_schedulers import make_scheduler
 from mosaic_cluster.runtime.searching.tune_search import make_searcher
+from mosaic_cluster.runtime.workfolder import work_folder_of
 from mosaic_cluster.supervision import Outcome
 from mosaic_cluster.telemetry import Watch
 from mosaic_cluster.telemetry.parse import parse
@@ -48,7 +49,7 @@ class SimHandle:
         self.watch = Watch(order.watch.metric, order.watch.rungs)
         self.log = order.attempt_dir() / "stdout.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        resumed = _goes_on_from(order)
+        resumed = _goes_on_from(order, work_folder_of(order))
         if resumed is not None:
             saved = json.loads(Path(resumed.path).read_text())
             self.step, self.score = saved["step"], saved["score"]

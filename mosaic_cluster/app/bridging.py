@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from mosaic_cluster.experiments.changes import accepted
@@ -12,9 +13,10 @@ from mosaic_cluster.experiments.journal import Journal
 from mosaic_cluster.experiments.life import LOST, TERMINAL
 from mosaic_cluster.experiments.status import read_status
 from mosaic_cluster.specs import parse
-from mosaic_cluster.specs.bridges import Bridges, wanted_bridges
+from mosaic_cluster.specs.bridges import ON_BY_DEFAULT, Bridges, wanted_bridges
 from mosaic_cluster.specs.problems import suggestion
 from mosaic_cluster.specs.telemetry import Telemetry
+from mosaic_cluster.storage import work_folder
 from mosaic_cluster.telemetry.bridges import BRIDGES
 from mosaic_cluster.telemetry.bridges.process import serve
 from mosaic_cluster.worker.errors import InvalidInput, Problem
@@ -24,6 +26,11 @@ def telemetry_of(home: ExperimentHome) -> Telemetry:
     """The section of the spec that an experiment goes by now."""
     spec, _ = parse(accepted(home.record(), Journal(home.storage).entries()))
     return Telemetry() if spec is None else spec.telemetry
+
+
+def bridges_folder(home: ExperimentHome) -> Path:
+    """Where bridges keep their files on this machine: the experiment's folder, or what stands in for it here."""
+    return home.path if home.storage.is_local else work_folder() / home.experiment_id
 
 
 def bridge_experiment(
@@ -47,12 +54,14 @@ def bridge_experiment(
     missing = BRIDGES[name].missing()
     if missing is not None:
         raise InvalidInput([Problem("", missing)])
+    if name in ON_BY_DEFAULT and not home.storage.is_local:
+        raise InvalidInput([Problem("NAME", f"{name} needs a folder, and {home.location} is an object store")])
 
     def wait(seconds: float) -> bool:
         time.sleep(seconds)
         return read_status(home)["state"] in {*TERMINAL, LOST}
 
-    return serve(home.path, name, wanted, wait, log)
+    return serve(bridges_folder(home), name, wanted, wait, log, home.storage)
 
 
 def _options(home: ExperimentHome, name: str, given: Sequence[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 from mosaic_cluster.app.backends import make_backend
-from mosaic_cluster.app.bridging import telemetry_of
+from mosaic_cluster.app.bridging import bridges_folder, telemetry_of
 from mosaic_cluster.catalog import Catalog
 from mosaic_cluster.experiments.conductor import Conductor, Listener
 from mosaic_cluster.experiments.home import ExperimentHome
@@ -27,10 +27,11 @@ from mosaic_cluster.experiments.planning import Prepared
 from mosaic_cluster.experiments.status import read_status
 from mosaic_cluster.runtime.backend import Backend
 from mosaic_cluster.specs import read_document
-from mosaic_cluster.specs.bridges import wanted_bridges
+from mosaic_cluster.specs.bridges import ON_BY_DEFAULT, wanted_bridges
 from mosaic_cluster.specs.telemetry import Telemetry
+from mosaic_cluster.storage import Storage
 from mosaic_cluster.telemetry.bridges.launching import Bridges
-from mosaic_cluster.worker.errors import BackendError
+from mosaic_cluster.worker.errors import BackendError, Fenced, StorageError
 
 Notice = Callable[[str], None]
 EXIT_CODES = {"COMPLETED": 0, "FAILED": 1, "CANCELLED": 130}
@@ -42,17 +43,26 @@ class ExperimentResult:
 
     Attributes:
         experiment_id: its id.
-        path: its folder.
+        location: its folder: an absolute path, or a URI.
         state: COMPLETED, FAILED or CANCELLED.
         status: the final status document.
         drove: whether there was anything to do.
     """
 
     experiment_id: str
-    path: Path
+    location: str
     state: str
     status: dict[str, Any]
     drove: bool = True
+
+    @property
+    def path(self) -> Path:
+        """Its folder, as a path.
+
+        Raises:
+            StorageError: it is in an object store.
+        """
+        return Storage.open(self.location).local_path
 
     @property
     def exit_code(self) -> int:
@@ -121,7 +131,7 @@ def continue_experiment(
     status = read_status(home)
     done = {COMPLETED} if retry_failed else {COMPLETED, FAILED}
     if status["state"] in done and document is None:
-        return ExperimentResult(home.experiment_id, home.path, status["state"], status, drove=False)
+        return ExperimentResult(home.experiment_id, home.location, status["state"], status, drove=False)
     # What is refused anyway is refused before a cluster is started.
     check_resume(home, Journal(home.storage).entries(), document, allow_changed=allow_changed)
     made = _backend(backend, address, notice)
@@ -172,7 +182,15 @@ def _backend(name: str, address: str | None, notice: Notice | None) -> Backend:
 
 def _bridges(conductor: Conductor, telemetry: Telemetry, notice: Notice | None) -> Bridges:
     wanted = wanted_bridges(telemetry.bridges)
-    return Bridges(conductor.home.path, wanted, notice=notice, grace=telemetry.bridge_grace)
+    home = conductor.home
+    if not home.storage.is_local:
+        off = ON_BY_DEFAULT & set(wanted)
+        if off and notice is not None:
+            notice(f"bridge {' and '.join(off)} is off: {home.location} is an object store, and it needs a folder")
+        wanted = {name: options for name, options in wanted.items() if name not in off}
+    return Bridges(
+        bridges_folder(home), wanted, storage=home.storage, notice=notice, grace=telemetry.bridge_grace
+    )
 
 
 def _drive(conductor: Conductor, backend: Backend, bridges: Bridges) -> ExperimentResult:
@@ -188,14 +206,21 @@ def _run_to_end(conductor: Conductor, backend: Backend) -> ExperimentResult:
         with _interruptible(conductor):
             state = conductor.run_to_end()
     except BackendError as error:
-        again = f"mosaic resume {conductor.home.experiment_id}"
         conductor.leave()
-        raise BackendError(f"{error}\nEvery run keeps its log and checkpoints; to go on: {again}") from error
+        raise BackendError(f"{error}\n{_again(conductor)}") from error
+    except Fenced:
+        raise
+    except StorageError as error:
+        raise type(error)(f"{error}\n{_again(conductor)}") from error
     except KeyboardInterrupt:
         backend.close()
         state = conductor.abandon("interrupted twice: killed without waiting for a checkpoint")
     home = conductor.home
-    return ExperimentResult(home.experiment_id, home.path, state, conductor.status_document())
+    return ExperimentResult(home.experiment_id, home.location, state, conductor.status_document())
+
+
+def _again(conductor: Conductor) -> str:
+    return f"Every run keeps its log and checkpoints; to go on: mosaic resume {conductor.home.experiment_id}"
 
 
 @contextmanager

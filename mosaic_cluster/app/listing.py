@@ -34,7 +34,7 @@ def _entry(home: ExperimentHome) -> dict[str, Any]:
             ),
             "failed": runs.count(FAILED),
             "created_at": float(status.get("created_at") or 0.0),
-            "path": str(home.path),
+            "path": home.location,
         }
     except (StorageError, KeyError, TypeError, ValueError) as error:
         return {
@@ -47,5 +47,5 @@ def _entry(home: ExperimentHome) -> dict[str, Any]:
             "completed": 0,
             "failed": 0,
             "created_at": 0.0,
-            "path": str(home.path),
+            "path": home.location,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,11 +13,14 @@ from mosaic_cluster.app.asking import choose_runs
 from mosaic_cluster.experiments.home import ExperimentHome
 from mosaic_cluster.experiments.life import LOST, TERMINAL
 from mosaic_cluster.experiments.status import read_status
-from mosaic_cluster.logs import read_released
+from mosaic_cluster.logs import RELEASED, read_released
+from mosaic_cluster.runtime.sending import SENT
 from mosaic_cluster.telemetry import LogTail
 from mosaic_cluster.units import format_bytes
+from mosaic_cluster.worker.errors import NotFound
 
 POLL_SECONDS = 0.3
+STORED_POLL_SECONDS = 3.0
 STREAMS = {"out": "stdout.log", "err": "stderr.log"}
 
 
@@ -58,6 +62,9 @@ def log_lines(
         raw: telemetry lines as they were printed; otherwise they are shortened, and step lines left out.
         streams: of ``out`` and ``err``.
     """
+    if not home.storage.is_local:
+        yield from _stored_lines(home, runs, follow=follow, raw=raw, streams=streams)
+        return
     readers: dict[Path, _Reader] = {}
     while True:
         status = read_status(home)
@@ -100,6 +107,63 @@ def _new_lines(
                 shown = line if raw or stream == "err" else shorten(line)
                 if shown is not None:
                     yield prefix + shown
+
+
+def _stored_lines(
+    home: ExperimentHome, runs: Sequence[str], *, follow: bool, raw: bool, streams: Sequence[str]
+) -> Iterator[str]:
+    """:func:`log_lines` of an experiment in an object store: an attempt's logs are there once it has ended."""
+    shown: set[tuple[str, str]] = set()
+    while True:
+        status = read_status(home)
+        chosen = choose_runs(status, runs)
+        entries = [run for run in status["runs"] if run["run_id"] in chosen]
+        over = all(run["state"] in TERMINAL or run["state"] == LOST for run in entries)
+        for run in entries:
+            tag = f"{run['trial']} " if run.get("trial") else ""
+            for number in sorted(map(int, home.storage.folders(f"runs/{run['run_id']}/attempts"))):
+                prefix = f"{tag}{run['run_id'][-6:].lower()} #{number} " if len(entries) > 1 else f"#{number} "
+                for stream in streams:
+                    folder = f"runs/{run['run_id']}/attempts/{number}"
+                    if (folder, stream) in shown:
+                        continue
+                    if home.storage.exists(f"{folder}/{STREAMS[stream]}"):
+                        shown.add((folder, stream))
+                        yield from (prefix + line for line in _stored_log(home, folder, stream, raw))
+                    elif over or not follow:
+                        yield f"{prefix}[{_why_not_there(home, folder, stream)}]"
+        if over or not follow:
+            return
+        time.sleep(STORED_POLL_SECONDS)
+
+
+def _stored_log(home: ExperimentHome, folder: str, stream: str, raw: bool) -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="mosaic-logs-") as there:
+        path = Path(there) / STREAMS[stream]
+        home.storage.download(f"{folder}/{path.name}", path)
+        try:
+            home.storage.download(f"{folder}/{RELEASED}", path.with_name(RELEASED))
+        except NotFound:
+            pass
+        for line in _Reader(path).read(last=True):
+            shown = line if raw or stream == "err" else shorten(line)
+            if shown is not None:
+                yield shown
+
+
+def _why_not_there(home: ExperimentHome, folder: str, stream: str) -> str:
+    name = STREAMS[stream]
+    try:
+        left = home.storage.get_json(f"{folder}/{SENT}")["left"].get(name)
+        return f"{name} is not in storage: {left or 'it is gone with the disk of its node'}"
+    except NotFound:
+        pass
+    try:
+        node = home.storage.get_json(f"{folder}/attempt.json").get("node")
+    except NotFound:
+        node = None
+    where = f"on node {node}" if node else "on its node"
+    return f"{name} is {where}, and comes to storage when the attempt has ended; live values: `mosaic watch`"
 
 
 def shorten(line: str) -> str | None:

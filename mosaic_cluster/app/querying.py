@@ -38,7 +38,7 @@ def query_experiment(home: ExperimentHome, sql: str) -> pa.Table:
     runs = [{**run, "params": params.get(run["run_id"])} for run in status["runs"]]
     told = [{**trial, "params": json.dumps(trial["params"])} for trial in trials]
     tables = {"runs": _table(runs, _RUNS), "trials": _table(told, _TRIALS)}
-    return query(home.path / "telemetry", sql, tables)
+    return query(home.storage.at("telemetry"), sql, tables)
 
 
 def _table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -170,7 +170,7 @@ class Watcher:
         self._history_of = wanted
         sql = _HISTORY.format(names=_quoted(names), runs=_quoted(runs), bins=HISTORY_POINTS)
         found: dict[tuple[str, str], list[Point]] = {}
-        for row in query(self._home.path / "telemetry", sql).to_pylist():
+        for row in query(self._home.storage.at("telemetry"), sql).to_pylist():
             found.setdefault((row["run_id"], row["name"]), []).append((row["step"], row["value"]))
         self._history = found
         took = time.monotonic() - now

@@ -27,14 +27,14 @@ def following(as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
 def finish(result: ExperimentResult, as_json: bool) -> None:
     """Tell how it ended, and exit with the code that says so."""
     if as_json:
-        print_json({**result.status, "path": str(result.path), "exit_code": result.exit_code})
+        print_json({**result.status, "path": result.location, "exit_code": result.exit_code})
     else:
         console = Console()
         took = ""
         if result.drove:
             seconds = float(result.status["updated_at"]) - float(result.status["driven_since"])
             took = f" in {seconds:.0f}s"
-        console.print(f"{result.state}{took}: {result.path}", highlight=False, soft_wrap=True)
+        console.print(f"{result.state}{took}: {result.location}", highlight=False, soft_wrap=True)
         if "sweep" in result.status:
             lines = summary_lines(result.status)
         else:

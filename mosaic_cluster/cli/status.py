@@ -36,4 +36,4 @@ def register(app: typer.Typer) -> None:
         if "sweep" in document:
             for line in summary_lines(document, headline=False):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
-        console.print(str(home.path), markup=False, highlight=False, soft_wrap=True)
+        console.print(home.location, markup=False, highlight=False, soft_wrap=True)

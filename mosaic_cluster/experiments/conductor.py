@@ -38,6 +38,8 @@ from mosaic_cluster.worker.errors import StorageError
 STATUS = "status.json"
 STATUS_SECONDS = 1.0
 CONTROL_SECONDS = 0.5
+REMOTE_STATUS_SECONDS, REMOTE_CONTROL_SECONDS = 5.0, 2.0
+"""The same for an object store, where each look and each write is a request that may cost money."""
 STEP_SECONDS = 0.2
 PLACE_SECONDS = 0.5
 
@@ -86,7 +88,8 @@ class Conductor:
         home: the experiment's folder.
         backend: opened by :meth:`begin`, closed by whoever made it.
         hubs: how the telemetry hubs are to be; may be set until :meth:`begin`.
-        listener: called with the status document about once a second and at each change.
+        listener: called with the status document about once a second (every few, if storage is an object store) and
+            at each change.
         clock: unix time in seconds.
     """
 
@@ -111,6 +114,9 @@ class Conductor:
         self._clock = clock
         self._record = home.record()
         self._begun = clock()
+        local = home.storage.is_local
+        self._status_seconds = STATUS_SECONDS if local else REMOTE_STATUS_SECONDS
+        self._control_seconds = CONTROL_SECONDS if local else REMOTE_CONTROL_SECONDS
         self._due: dict[str, float] = {}
         self._shown: list[tuple[str, str, str]] = []
         self._stop: tuple[str, str] | None = None
@@ -125,7 +131,7 @@ class Conductor:
         """
         self.journal.append("driver_started", driver=driver_identity(), backend=self.backend.name)
         self.publish()
-        self.backend.open(self.home.experiment_id, str(self.home.path), self.hubs)
+        self.backend.open(self.home.experiment_id, self.home.location, self.hubs)
 
     def now(self) -> float:
         """Unix time in seconds."""
@@ -146,7 +152,7 @@ class Conductor:
         """Close the attempts that an earlier driver left open; their loss is not the runs' failure."""
         results = self.backend.finish([life.order for life in lives if life.order is not None])
         for life, result in zip(lives, results, strict=True):
-            self._ended(life, result, counts=result.outcome.code != "actor_lost")
+            self._ended(life, result, counts=result.outcome.code not in ("actor_lost", "node_lost"))
 
     def request_stop(self, code: str, message: str) -> None:
         """Ask every run to stop. Safe to call from a signal handler."""
@@ -214,7 +220,7 @@ class Conductor:
         self.story.turn()
         if self._changed or self._is_due("place", PLACE_SECONDS):
             self.place()
-        if self._is_due("status", STATUS_SECONDS) or self._states() != self._shown:
+        if self._is_due("status", self._status_seconds) or self._states() != self._shown:
             self.publish()
 
     def _goes_on(self) -> bool:
@@ -327,7 +333,7 @@ class Conductor:
                 life.reason = "; ".join(answer.reasons)
 
     def _start(self, life: RunLife, placement: Placement) -> None:
-        order = life.next_order(self.home.experiment_id, str(self.home.path), placement)
+        order = life.next_order(self.home.experiment_id, self.home.location, placement)
         self.journal.append(
             "attempt_started",
             run_id=life.run_id,
@@ -343,7 +349,7 @@ class Conductor:
             self.stopping = True
             for life in self.lives.values():
                 self.stop_run(life, code, message)
-        if not self._is_due("control", CONTROL_SECONDS):
+        if not self._is_due("control", self._control_seconds):
             return
         for request in control.waiting(self.home.storage):
             self.journal.append("request", verb=request.verb, runs=list(request.runs), by=request.by)
@@ -418,7 +424,11 @@ class Conductor:
 
     def _finish_tails(self) -> None:
         """Bring to Parquet what the hub was away for when an attempt ended."""
-        self.backend.finish([order for life in self.lives.values() for order in life.undrained])
+        late = [(life, order) for life in self.lives.values() for order in life.undrained]
+        results = self.backend.finish([order for _, order in late])
+        for (life, order), result in zip(late, results, strict=True):
+            if life.tail_ended(order.attempt, result) and life.ended:
+                write_run_manifest(self.home, life)
 
     def _states(self) -> list[tuple[str, str, str]]:
         return [(life.run_id, life.state, life.reason) for life in self.lives.values()]

@@ -49,7 +49,19 @@ def prepare(
         place = Storage.open(storage or (spec.storage if "storage" in document else default_location()))
     except StorageError as error:
         raise SpecError([Problem("storage", str(error))], heading) from error
+    if not place.is_local and (found := _needs_files(spec, place)):
+        raise SpecError(found, heading)
     return kind.prepare(spec, parts, place)
+
+
+def _needs_files(spec: Spec, place: Storage) -> list[Problem]:
+    """What a spec asks for that an object store cannot give."""
+    found = []
+    why = f"and {place.location} is an object store; choose a storage on a file system that every node reaches, or "
+    if "tensorboard" in spec.telemetry.bridges.model_fields_set and spec.telemetry.bridges.tensorboard.enabled:
+        said = f"TensorBoard's event files need a folder, {why}leave this out"
+        found.append(Problem("telemetry.bridges.tensorboard", said))
+    return found
 
 
 def _missing_bridges(spec: Spec | None) -> list[Problem]:

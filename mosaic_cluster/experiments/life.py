@@ -222,6 +222,22 @@ class RunLife:
         else:
             self.move(outcome.state, outcome.message, now)
 
+    def tail_ended(self, attempt: int, result: AttemptResult) -> bool:
+        """Take what closing an ended attempt once more found; whether that is news."""
+        for each in self.attempts:
+            if each["attempt"] == attempt:
+                before = dict(each)
+                each["committed"], each["log_bytes"] = result.committed, result.log_bytes
+                each["outcome"] = result.outcome.to_dict()
+                each["unsent"] = result.unsent
+                return each != before
+        return False
+
+    def telemetry_lost(self) -> dict[int, int]:
+        """For each attempt whose log is gone with its node's disk: from which byte on its telemetry is missing."""
+        found = {each["attempt"]: each["outcome"].get("telemetry_lost_from") for each in self.attempts}
+        return {attempt: at for attempt, at in found.items() if at is not None}
+
     def _failed(self, result: AttemptResult, now: float, counts: bool) -> None:
         outcome = result.outcome
         self.failures += 1 if counts else 0
@@ -250,6 +266,8 @@ class RunLife:
         # Of an attempt that ended, its result knows more than what was last heard of it on the way.
         progress = self.progress if self.handle is not None or not self.attempts else None
         last = self.attempts[-1]["outcome"] if self.attempts else {}
+        lost = {str(attempt): at for attempt, at in self.telemetry_lost().items()}
+        unsent = sorted({name for each in self.attempts for name in each.get("unsent", ())})
         return {
             "run_id": self.run_id,
             "worker": self.plan.worker.name,
@@ -268,6 +286,8 @@ class RunLife:
             "peak_rss": progress.peak_rss if progress else last.get("peak_rss", 0),
             "elapsed": self.elapsed,
             "stood_still": round(self.stood_still(), 1),
+            **({"telemetry_lost_from": lost} if lost else {}),
+            **({"unsent": unsent} if unsent else {}),
         }
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mosaic_cluster.experiments.home import ExperimentHome
 from mosaic_cluster.experiments.life import RunLife
 from mosaic_cluster.runtime.checkpoints import last_checkpoint
+from mosaic_cluster.runtime.saved import saved_checkpoints
 from mosaic_cluster.telemetry.bridges import BRIDGES, FOLDER
 from mosaic_cluster.worker import (
     ArtifactsMetadata,
@@ -24,10 +28,10 @@ OURS = {"attempts", "checkpoints"}
 
 def write_run_manifest(home: ExperimentHome, life: RunLife) -> None:
     """Find the manifest a worker wrote (or start one), complete it, and put it at ``runs/<id>/analytics.json``."""
-    folder = home.run_dir(life.run_id)
-    manifest = _worker_manifest(folder, life)
-    manifest.metadata["mosaic"] = _facts(home, life)
-    manifest.artifacts.checkpoints = _checkpoints(folder, manifest.artifacts.checkpoints, life)
+    with _run_files(home, life) as files:
+        manifest = _worker_manifest(files.folder, life)
+        manifest.metadata["mosaic"] = _facts(home, life)
+        manifest.artifacts.checkpoints = _checkpoints(files, manifest.artifacts.checkpoints)
     home.storage.put_json(f"runs/{life.run_id}/{MANIFEST}", manifest.to_dict())
 
 
@@ -134,24 +138,53 @@ def _candidates(folder: Path, run_id: str) -> list[Path]:
     return near + deeper
 
 
-def _checkpoints(
-    folder: Path, known: CheckpointMetadata | None, life: RunLife
-) -> CheckpointMetadata | None:
+def _checkpoints(files: RunFiles, known: CheckpointMetadata | None) -> CheckpointMetadata | None:
     """Checkpoints in the manifest, with the files that are really there and the last one announced."""
-    checkpoints = folder / "checkpoints"
-    files = (
-        sorted(str(path.relative_to(folder)) for path in checkpoints.rglob("*") if path.is_file())
-        if checkpoints.is_dir()
-        else []
-    )
     if known is None:
-        if not files:
+        if not files.checkpoints:
             return None
         known = CheckpointMetadata(directory="checkpoints")
-    known.files = known.files or files
+    known.files = known.files or files.checkpoints
     if not known.final_checkpoint:
-        known.final_checkpoint = _last_announced(folder, life.attempt)
+        known.final_checkpoint = files.last_checkpoint()
     return known
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run left.
+
+    Attributes:
+        folder: its folder, or one with what its manifest may be made of.
+        checkpoints: names of the checkpoints' files, relative to its folder.
+        last_checkpoint: finds the name of the last one announced.
+    """
+
+    folder: Path
+    checkpoints: list[str]
+    last_checkpoint: Callable[[], str | None]
+
+
+@contextmanager
+def _run_files(home: ExperimentHome, life: RunLife) -> Iterator[RunFiles]:
+    if home.storage.is_local:
+        folder = home.run_dir(life.run_id)
+        checkpoints = folder / "checkpoints"
+        files = (
+            sorted(str(path.relative_to(folder)) for path in checkpoints.rglob("*") if path.is_file())
+            if checkpoints.is_dir()
+            else []
+        )
+        yield RunFiles(folder, files, lambda: _last_announced(folder, life.attempt))
+        return
+    run = home.storage.at(f"runs/{life.run_id}")
+    saved = [each for attempt in range(1, life.attempt + 1) for each in saved_checkpoints(run, attempt)]
+    with tempfile.TemporaryDirectory(prefix="mosaic-manifest-") as there:
+        for name in run.list():
+            if name.endswith(MANIFEST) and name.split("/")[0] not in OURS:
+                run.download(name, Path(there) / name)
+        names = sorted({name for each in saved for name in each.names()})
+        yield RunFiles(Path(there), names, lambda: saved[-1].stored if saved else None)
 
 
 def _last_announced(folder: Path, attempts: int) -> str | None:

@@ -54,7 +54,7 @@ class Replay:
     def _begin(self, life: RunLife, entry: Mapping[str, Any]) -> None:
         placement = Placement.from_dict(entry["placement"])
         life.attempt = int(entry["attempt"]) - 1
-        life.order = life.next_order(self.home.experiment_id, str(self.home.path), placement)
+        life.order = life.next_order(self.home.experiment_id, self.home.location, placement)
         life.attempt = int(entry["attempt"])
 
 
@@ -71,6 +71,7 @@ def result_of(entry: Mapping[str, Any]) -> AttemptResult:
         watched=None if watched is None else Watched.from_dict(watched),
         metrics=dict(entry.get("metrics", {})),
         events=int(entry.get("events", 0)),
+        unsent=tuple(entry.get("unsent", ())),
     )
 
 

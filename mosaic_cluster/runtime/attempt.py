@@ -17,10 +17,11 @@ from typing import Any
 
 from mosaic_cluster.catalog import worker_command, worker_environment
 from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, RunProgress
-from mosaic_cluster.runtime.checkpoints import Checkpoint, last_checkpoint
+from mosaic_cluster.runtime.checkpoints import Checkpoint
+from mosaic_cluster.runtime.workfolder import WorkFolder, start_line, work_folder_of
 from mosaic_cluster.supervision import Order, Outcome, Supervised, close_lost, read_outcome, seal, start
 from mosaic_cluster.telemetry import HubClient, HubUnavailable, Pump, Watch, Watched, offset_at_step, scan_log
-from mosaic_cluster.worker.errors import MosaicError
+from mosaic_cluster.worker.errors import MosaicError, StorageUnavailable
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -32,6 +33,7 @@ THREAD_VARIABLES = (
 DRAIN_SECONDS = 120.0
 POLL_SECONDS = 0.1
 TELL_BYTES = 256 << 20
+ACTOR_LOST = "the worker actor was lost while the run went on (killed, or its node or driver died)"
 
 
 class Attempt:
@@ -52,25 +54,28 @@ class Attempt:
         self._pump: Pump | None = None
         self._resumed: Checkpoint | None = None
         self._told = 0
+        self._work = work_folder_of(order)
 
     def run(self) -> AttemptResult:
         """Run to the end. A run that fails is a result, not an exception."""
-        refused = self._refusal()
-        if refused is not None:
-            return self._never_started("FAILED", "start_failed", refused)
         try:
-            return self._run()
+            # Seen before anything is started.
+            refused = self._work.refusal()
+            return self._run() if refused is None else self._ended_at_once("FAILED", "start_failed", refused)
         except (OSError, MosaicError) as error:
             where = f"attempt {self.order.attempt} on node {socket.gethostname()}"
-            return self._never_started("FAILED", "start_failed", f"{where} cannot be run: {error}")
+            again = isinstance(error, StorageUnavailable)
+            return self._never_started("FAILED", "start_failed", f"{where} cannot be run: {error}", retryable=again)
 
     def _run(self) -> AttemptResult:
         order = self.order
         for attempt in range(1, order.attempt):
-            close_attempt(order, attempt, self._hub)
-        self._resumed = _goes_on_from(order)
+            close_attempt(order, attempt, self._hub, self._work)
+        self._resumed = _goes_on_from(order, self._work)
         _write_config(order)
+        self._work.open_attempt()
         _record_start(order, self._resumed)
+        self._work.begin()
         environment = attempt_environment(order, os.environ, self._resumed)
         with self._lock:
             if self._stop is None:
@@ -85,20 +90,13 @@ class Attempt:
             self._supervised.close()
         return self._result(outcome)
 
-    def _refusal(self) -> str | None:
-        """Why this node cannot run it, seen before anything is started."""
-        if not (Path(self.order.experiment_dir) / "experiment.json").is_file():
-            return (
-                f"the experiment's folder {self.order.experiment_dir} cannot be seen on node "
-                f"{socket.gethostname()}: storage must be a path that every node mounts at the same place"
-            )
-        return None
-
     def _follow(self, supervised: Supervised) -> Outcome:
         order = self.order
         log = order.attempt_dir() / "stdout.log"
         backlog = order.room.backlog
-        self._pump = Pump(log, order.run_id, order.attempt, self._hub, watch=_watch(order), backlog=backlog)
+        self._pump = Pump(
+            log, order.run_id, order.attempt, self._hub, watch=_watch(order), backlog=backlog, taken=self._work.taken
+        )
         wait = 0.0
         while True:
             self._apply(supervised)
@@ -129,7 +127,7 @@ class Attempt:
     def _result(self, outcome: Outcome) -> AttemptResult:
         committed, size = drain(self.order, self.order.attempt, self._hub, self._pump)
         watch = self._pump.watch if self._pump is not None and committed >= size else None
-        return AttemptResult(
+        result = AttemptResult(
             outcome=outcome,
             resumed_from_step=self._resumed.step if self._resumed else None,
             resumed_from=self._resumed.path if self._resumed else None,
@@ -139,9 +137,21 @@ class Attempt:
             watched=watch.seen() if watch is not None else _watched(self.order, self.order.attempt),
             metrics=_latest(self._pump),
             events=self._pump.progress.events if self._pump else 0,
+            unsent=self._work.finish(self.order.attempt, committed, size),
         )
+        self._work.tidy(result)
+        return result
 
-    def _never_started(self, state: str, code: str, message: str) -> AttemptResult:
+    def _never_started(self, state: str, code: str, message: str, *, retryable: bool = False) -> AttemptResult:
+        result = self._ended_at_once(state, code, message, retryable=retryable)
+        try:
+            self._work.open_attempt()
+            return self._result(seal(self.order.attempt_dir(), self.order.run_id, result.outcome))
+        except OSError:
+            return result  # a full disk, say: the outcome still reaches the driver
+
+    def _ended_at_once(self, state: str, code: str, message: str, *, retryable: bool = False) -> AttemptResult:
+        """A result of which nothing is on record here."""
         now = time.time()
         outcome = Outcome(
             state=state,
@@ -156,14 +166,8 @@ class Attempt:
             cpu_seconds=0.0,
             last_step=None,
             stderr_tail=[],
-            retryable=False,
+            retryable=retryable,
         )
-        if self._refusal() is None:
-            try:
-                self.order.attempt_dir().mkdir(parents=True, exist_ok=True)
-                return self._result(seal(self.order.attempt_dir(), self.order.run_id, outcome))
-            except OSError:
-                pass  # a full disk, say: the outcome still reaches the driver
         return AttemptResult(outcome=outcome, node=self.order.placement.node_name)
 
     def stop(self, code: str, message: str) -> None:
@@ -216,30 +220,39 @@ class Attempt:
         )
 
 
-def close_attempt(order: AttemptOrder, attempt: int, hub: HubClient) -> tuple[Outcome, int, int]:
+def close_attempt(
+    order: AttemptOrder, attempt: int, hub: HubClient, work: WorkFolder
+) -> tuple[Outcome, int, int, tuple[str, ...]]:
     """Close an attempt nobody runs any more, and bring the tail of its log to Parquet.
 
-    An attempt that ended properly keeps its outcome; one that was lost is sealed as such.
+    An attempt that ended properly keeps its outcome; one that was lost is sealed as such. One whose node's disk is
+    gone gets an outcome that says from where on its telemetry is missing.
 
     Returns:
-        How it ended; committed bytes and size of its log.
+        How it ended; committed bytes and size of its log; what of it could not be put into storage.
     """
     folder = order.attempt_dir(attempt)
-    outcome = read_outcome(str(folder)) or close_lost(
-        str(folder),
-        order.run_id,
-        attempt,
-        "actor_lost",
-        "the worker actor was lost while the run went on (killed, or its node or driver died)",
-    )
-    return outcome, *drain(order, attempt, hub, None)
+    work.fetch_records(attempt)
+    outcome = read_outcome(str(folder))
+    if outcome is None:
+        outcome = (
+            close_lost(str(folder), order.run_id, attempt, "actor_lost", ACTOR_LOST)
+            if work.ran_here(attempt)
+            else work.close_without_log(attempt, hub)
+        )
+    if work.ran_here(attempt) or (folder / "stdout.log").is_file():
+        committed, size = drain(order, attempt, hub, None)
+    else:
+        outcome, committed, size = work.drain_elsewhere(attempt, outcome, hub)
+    return outcome, committed, size, work.finish(attempt, committed, size)
 
 
 def finish_attempt(order: AttemptOrder, attempt: int, hub: HubClient) -> AttemptResult:
     """:func:`close_attempt`, and tell all that is known of it."""
-    outcome, committed, size = close_attempt(order, attempt, hub)
+    work = work_folder_of(order)
+    outcome, committed, size, unsent = close_attempt(order, attempt, hub, work)
     begun = _recorded_start(order.attempt_dir(attempt))
-    return AttemptResult(
+    result = AttemptResult(
         outcome=outcome,
         resumed_from_step=begun.get("resumed_from_step"),
         resumed_from=begun.get("resumed_from"),
@@ -247,22 +260,25 @@ def finish_attempt(order: AttemptOrder, attempt: int, hub: HubClient) -> Attempt
         committed=committed,
         log_bytes=size,
         watched=_watched(order, attempt),
+        unsent=unsent,
     )
+    work.tidy(result)
+    return result
 
 
-def _goes_on_from(order: AttemptOrder) -> Checkpoint | None:
+def _goes_on_from(order: AttemptOrder, work: WorkFolder) -> Checkpoint | None:
     """The run's own last checkpoint since its origin, else the origin, else none."""
     if not order.worker.supports_checkpointing:
         return None
     origin = order.origin
-    found = last_checkpoint(order.run_dir, order.attempt, since=origin.attempt if origin else 1)
+    found = work.last_checkpoint(since=origin.attempt if origin else 1)
     if found is not None or origin is None:
         return found
     # What the run had trained before counts up to the step it goes on from.
     before = origin.attempt - 1
     log = order.attempt_dir(before) / "stdout.log"
     offset = offset_at_step(log, origin.step, order.run_id, before, order.telemetry)
-    return Checkpoint(origin.path, origin.step, None if offset is None else before, offset)
+    return Checkpoint(work.origin_path(origin), origin.step, None if offset is None else before, offset)
 
 
 def _latest(pump: Pump | None) -> dict[str, float]:
@@ -301,10 +317,10 @@ def drain(order: AttemptOrder, attempt: int, hub: HubClient, pump: Pump | None) 
     return committed, log.stat().st_size
 
 
-def attempt_environment(
-    order: AttemptOrder, base: Mapping[str, str], resumed: Checkpoint | None
-) -> dict[str, str]:
+def attempt_environment(order: AttemptOrder, base: Mapping[str, str], resumed: Checkpoint | None) -> dict[str, str]:
     """Environment variables of the worker's process."""
+    if not order.storage.is_local:  # its worker has files to work with, and no business with our credentials
+        base = {name: value for name, value in base.items() if not name.startswith("AWS_")}
     environment = worker_environment(base)
     threads = str(max(1, int(order.placement.cpus)))
     environment.update(dict.fromkeys(THREAD_VARIABLES, threads))
@@ -317,7 +333,7 @@ def attempt_environment(
         environment.pop(name, None)
     environment.update(
         MOSAIC_EXPERIMENT_ID=order.experiment_id,
-        MOSAIC_EXPERIMENT_DIR=order.experiment_dir,
+        MOSAIC_EXPERIMENT_DIR=str(order.folder),
         MOSAIC_RUN_ID=order.run_id,
         MOSAIC_RUN_DIR=str(order.run_dir),
         MOSAIC_ATTEMPT=str(order.attempt),
@@ -359,7 +375,6 @@ def _write_config(order: AttemptOrder) -> None:
 
 def _record_start(order: AttemptOrder, resumed: Checkpoint | None) -> None:
     """Keep what only this process knows, for whoever closes the attempt if it is killed."""
-    order.attempt_dir().mkdir(parents=True, exist_ok=True)
     record = {
         "attempt": order.attempt,
         "node": order.placement.node_name,
@@ -368,19 +383,11 @@ def _record_start(order: AttemptOrder, resumed: Checkpoint | None) -> None:
         "resumed_from_attempt": resumed.attempt if resumed else None,
         "resumed_from_offset": resumed.offset if resumed else None,
     }
-    if order.origin is not None and resumed is not None and resumed.path == order.origin.path:
+    if order.origin is not None and resumed is not None and resumed.path == str(order.run_dir / order.origin.path):
         record["resumed_from_run"] = order.origin.run_id
     _write_json(order.attempt_dir() / "attempt.json", record)
-    # The first line of the log, so that the tables alone tell what a later attempt did again.
-    line = {
-        "event": "attempt_started",
-        "payload": record,
-        "run_id": order.run_id,
-        "source": "supervisor",
-        "timestamp": time.time(),
-    }
-    with (order.attempt_dir() / "stdout.log").open("a", encoding="utf-8") as log:
-        log.write(json.dumps(line, separators=(",", ":"), sort_keys=True) + "\n")
+    with (order.attempt_dir() / "stdout.log").open("ab") as log:
+        log.write(start_line(order.run_id, record, time.time()))
 
 
 def _recorded_start(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from mosaic_cluster.placement import ClusterView, Placement
 from mosaic_cluster.runtime.searching.protocols import Scheduler, SchedulerSetup, Searcher, SearchSetup
+from mosaic_cluster.storage import Storage, work_folder
 from mosaic_cluster.supervision import Limits, Outcome, Room
 from mosaic_cluster.telemetry import HUB_MEMORY, Watched
 
@@ -53,7 +54,7 @@ class Origin:
     """A checkpoint of another run that this run goes on from.
 
     Attributes:
-        path: of the run's own copy.
+        path: of the run's own copy: absolute, or relative to the run's folder if that is in an object store.
         step: environment steps trained when it was written.
         run_id: the run that wrote it.
         attempt: the first attempt of this run that begins from it; what earlier ones saved is of no use since.
@@ -70,7 +71,7 @@ class AttemptOrder:
     """One attempt of one run: everything its node needs to know.
 
     Attributes:
-        experiment_dir: absolute path of the experiment's folder, reached from every node.
+        experiment_dir: where the experiment is in storage, reached from every node: an absolute path, or a URI.
         config: the worker's config without ``run_id`` and ``seed``, which are set from here.
         elapsed_before: running seconds of earlier attempts, counted against ``limits.max_duration``.
         watch: a metric to look at on the way.
@@ -95,14 +96,25 @@ class AttemptOrder:
     room: Room = field(default_factory=Room)
 
     @property
-    def run_dir(self) -> Path:
-        """``<experiment>/runs/<run_id>``."""
-        return Path(self.experiment_dir) / "runs" / self.run_id
+    def storage(self) -> Storage:
+        """The experiment's folder in storage."""
+        return Storage.open(self.experiment_dir)
 
     @property
-    def telemetry(self) -> Path:
+    def folder(self) -> Path:
+        """The experiment's folder as a path of the node that asks: its own, or a work folder of that node."""
+        storage = self.storage
+        return storage.local_path if storage.is_local else work_folder() / self.experiment_id
+
+    @property
+    def run_dir(self) -> Path:
+        """``<folder>/runs/<run_id>``."""
+        return self.folder / "runs" / self.run_id
+
+    @property
+    def telemetry(self) -> Storage:
         """``<experiment>/telemetry``."""
-        return Path(self.experiment_dir) / "telemetry"
+        return self.storage.at("telemetry")
 
     def attempt_dir(self, attempt: int | None = None) -> Path:
         """``<run dir>/attempts/<n>`` of this attempt, or of another one of the same run."""
@@ -122,6 +134,7 @@ class AttemptResult:
         log_bytes: size of its sealed log.
         watched: what was seen of the metric that its order names.
         metrics: latest value of each metric; events: telemetry events; both as far as they were read on the way.
+        unsent: names of the run's files that could not be put into storage from its work folder.
     """
 
     outcome: Outcome
@@ -133,6 +146,7 @@ class AttemptResult:
     watched: Watched | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     events: int = 0
+    unsent: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from mosaic_cluster.logs import read_released
+from mosaic_cluster.storage import Storage
 from mosaic_cluster.telemetry import LogTail, released_rows
 
 EVENT = "checkpoint_saved"
@@ -43,13 +44,21 @@ def last_checkpoint(run_dir: Path, before_attempt: int, since: int = 1) -> Check
     """
     for attempt in range(before_attempt - 1, since - 1, -1):
         log = run_dir / "attempts" / str(attempt) / "stdout.log"
-        if not log.is_file():
-            continue
-        for offset, payload in reversed(list(_announcements(log, run_dir, attempt))):
-            found = _announced(payload, run_dir, attempt, offset)
-            if found is not None:
-                return found
+        if log.is_file() and (found := announced_checkpoints(run_dir, attempt)):
+            return found[-1]
     return None
+
+
+def announced_checkpoints(run_dir: Path, attempt: int, telemetry: Path | Storage | None = None) -> list[Checkpoint]:
+    """The usable checkpoints that an attempt announced in its log, in order.
+
+    Args:
+        telemetry: the experiment's ``telemetry`` folder; default: the one beside ``runs``.
+    """
+    log = run_dir / "attempts" / str(attempt) / "stdout.log"
+    where = run_dir.parents[1] / "telemetry" if telemetry is None else telemetry
+    found = (announced(payload, run_dir, attempt, at) for at, payload in _announcements(log, run_dir, attempt, where))
+    return [each for each in found if each is not None]
 
 
 def checkpoint_at(run_dir: Path, before_attempt: int, step: int, since: int = 1) -> Checkpoint | None:
@@ -57,9 +66,8 @@ def checkpoint_at(run_dir: Path, before_attempt: int, step: int, since: int = 1)
     found = [
         checkpoint
         for attempt in range(since, before_attempt)
-        if (log := run_dir / "attempts" / str(attempt) / "stdout.log").is_file()
-        for offset, payload in _announcements(log, run_dir, attempt)
-        if (checkpoint := _announced(payload, run_dir, attempt, offset)) is not None and checkpoint.step >= step
+        for checkpoint in announced_checkpoints(run_dir, attempt)
+        if checkpoint.step >= step
     ]
     # Of the same step, the later one: an earlier attempt's is the same, or was trained again since.
     return min(found, key=lambda each: (each.step, -(each.attempt or 0)), default=None)
@@ -87,13 +95,13 @@ def copy_checkpoint(found: Checkpoint, run_dir: Path, label: str) -> str:
     return str(folder / source.name)
 
 
-def _announcements(log: Path, run_dir: Path, attempt: int) -> Iterator[tuple[int, Any]]:
+def _announcements(log: Path, run_dir: Path, attempt: int, telemetry: Path | Storage) -> Iterator[tuple[int, Any]]:
     """Offset and payload of each: from the log, and of what was let go of it, from the tables."""
     gap = read_released(log)
     tail = LogTail(log)
     while lines := tail.read(final=True):
         if gap is not None and lines[0][0] >= gap.upto:
-            rows = released_rows("lifecycle", gap, run_dir.name, attempt, run_dir.parents[1] / "telemetry")
+            rows = released_rows("lifecycle", gap, run_dir.name, attempt, telemetry)
             saved = rows.filter(pc.equal(rows["event"], EVENT)).select(["offset", "payload"])
             yield from ((row["offset"], json.loads(row["payload"])) for row in saved.to_pylist())
             gap = None
@@ -110,7 +118,8 @@ def _payload(line: bytes) -> Any:
         return None
 
 
-def _announced(payload: Any, run_dir: Path, attempt: int, offset: int) -> Checkpoint | None:
+def announced(payload: Any, run_dir: Path, attempt: int, offset: int) -> Checkpoint | None:
+    """The checkpoint that an event's payload names, if it is usable."""
     try:
         path = run_dir / str(payload["path"])
         step = int(payload["step"])

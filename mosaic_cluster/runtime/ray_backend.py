@@ -22,6 +22,7 @@ from mosaic_cluster.runtime.actors import WorkerActor, finish_on_node, key_of
 from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Handle, HubOrder, RunProgress
 from mosaic_cluster.runtime.hubs import NAMESPACE, HubKeeper
 from mosaic_cluster.runtime.searching.protocols import NoScheduler, Scheduler, SchedulerSetup, Searcher, SearchSetup
+from mosaic_cluster.runtime.workfolder import begun_in_storage
 from mosaic_cluster.worker.errors import BackendError
 
 NODE_LABEL = "ray.io/node-id"
@@ -70,7 +71,7 @@ class RayHandle:
         except RayError as error:
             if not isinstance(error, RayActorError):
                 logging.getLogger(__name__).warning("run %s: its worker actor failed: %s", self.order.run_id, error)
-            if self.reused and self.progress is None and not self.order.attempt_dir().exists():
+            if self.reused and self.progress is None and not begun_in_storage(self.order):
                 # The actor had died while it was idle: nothing of this attempt has begun.
                 self.reused, self.unaccounted = False, True
                 self.actor = _new_actor(self.order.placement)

@@ -7,7 +7,7 @@ or a prefix in a bucket of an S3-compatible object store; nothing outside this r
 
 from __future__ import annotations
 
-from mosaic_cluster.storage.caching import cache_folder
+from mosaic_cluster.storage.caching import cache_folder, work_folder
 from mosaic_cluster.storage.objects import Storage, default_location
 
-__all__ = ["Storage", "cache_folder", "default_location"]
+__all__ = ["Storage", "cache_folder", "default_location", "work_folder"]

@@ -26,6 +26,13 @@ def cache_folder() -> Path:
     return folder if os.access(folder, os.W_OK | os.X_OK) else _temporary()
 
 
+def work_folder() -> Path:
+    """Where this node keeps what runs on it work with, if their storage is no file system: ``$MOSAIC_SCRATCH``, else
+    ``work`` in :func:`cache_folder`."""
+    given = os.environ.get("MOSAIC_SCRATCH")
+    return Path(os.path.abspath(os.path.expanduser(given))) if given else cache_folder() / "work"
+
+
 def _temporary() -> Path:
     folder = Path(tempfile.gettempdir()) / f"mosaic_cluster-{os.getuid()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mosaic_cluster.supervision.client import Status, Supervised, start
 from mosaic_cluster.supervision.order import Limits, Order, Room
 from mosaic_cluster.supervision.outcome import Outcome, read_outcome
-from mosaic_cluster.supervision.sealing import close_lost, seal
+from mosaic_cluster.supervision.sealing import close_lost, close_without_log, seal
 from mosaic_cluster.supervision.tree import sweep
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Status",
     "Supervised",
     "close_lost",
+    "close_without_log",
     "read_outcome",
     "seal",
     "start",

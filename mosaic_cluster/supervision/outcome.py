@@ -29,6 +29,7 @@ class Outcome:
         stderr_tail: last lines of stderr.
         retryable: whether another attempt may end differently.
         held: seconds it stood still for want of room: its telemetry waited for storage, or its disk was full.
+        telemetry_lost_from: byte of its log from which on telemetry is gone with its node's disk; ``None``: none is.
     """
 
     state: str
@@ -45,6 +46,7 @@ class Outcome:
     stderr_tail: list[str] = field(default_factory=list)
     retryable: bool = False
     held: float = 0.0
+    telemetry_lost_from: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

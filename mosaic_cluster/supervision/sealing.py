@@ -6,9 +6,10 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from mosaic_cluster.logs import read_released
+from mosaic_cluster.logs import RELEASED, Released, read_released
 from mosaic_cluster.supervision.outcome import OUTCOME, Outcome, last_lines, read_outcome, write_json
 from mosaic_cluster.supervision.tree import find, sweep
 from mosaic_cluster.supervision.watching import LogWatch
@@ -110,6 +111,45 @@ def close_lost(attempt_dir: str | Path, run_id: str, attempt: int, code: str, me
         time.sleep(0.05)
     sweep(run_id, attempt)
     return seal(folder, run_id, lost(folder, code, message))
+
+
+def close_without_log(
+    attempt_dir: str | Path,
+    run_id: str,
+    attempt: int,
+    message: str,
+    committed: int,
+    *,
+    first: bytes = b"",
+    last_step: int | None = None,
+    last_seen: float | None = None,
+) -> Outcome:
+    """Close an attempt whose log is gone with its node's disk.
+
+    What is committed of the log stands in for it: a file of that size, all of which was let go, to which the end
+    is added as to any other.
+
+    Args:
+        attempt_dir: its folder on this machine, with what storage has of its records.
+        message: of the outcome, whose code is ``node_lost``.
+        committed: byte up to which the log is in Parquet.
+        first: the line that it began with, which is written again if nothing is committed.
+        last_step: last environment step in there; last_seen: unix time of the last line in there.
+    """
+    folder = Path(attempt_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep(run_id, attempt)
+    log = folder / "stdout.log"
+    if committed:
+        gap = Released(0, committed, started=True, last_step=last_step)
+        write_json(folder / RELEASED, {log.name: gap.to_dict()})
+    with log.open("ab") as stream:
+        stream.truncate(committed)
+        stream.write(b"" if committed else first)
+    outcome = replace(lost(folder, "node_lost", message, last_seen), telemetry_lost_from=committed)
+    watch = LogWatch(log)
+    watch.told = True  # by the outcome: what is missing here was not let go
+    return seal(folder, run_id, outcome, watch)
 
 
 def lost(folder: Path, code: str, message: str, last_seen: float | None = None) -> Outcome:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+import pyarrow as pa
 
 from mosaic_cluster.telemetry.hub import Ack, Batch
 from mosaic_cluster.telemetry.parse import parse
@@ -66,7 +68,7 @@ class Pump:
         log_path: the attempt's ``stdout.log``.
         hub: where rows go.
         clock: monotonic seconds.
-        watch: is shown every row that the hub has taken.
+        watch: is shown every row that the hub has taken; taken: likewise, table by table.
         backlog: bytes that may wait for a commit; the hub is asked for one in time.
     """
 
@@ -79,6 +81,7 @@ class Pump:
         clock: Callable[[], float] = time.monotonic,
         watch: Watch | None = None,
         backlog: int | None = None,
+        taken: Callable[[Mapping[str, pa.RecordBatch]], None] | None = None,
     ) -> None:
         self.progress = PumpProgress()
         self.watch = watch
@@ -90,6 +93,7 @@ class Pump:
         longest = LONGEST_LINE if backlog is None else min(LONGEST_LINE, backlog // 4)
         self._tail = LogTail(log_path, longest=longest)
         self._backlog = backlog
+        self._taken = taken
         self._known: Ack | None = None
         self._sent_at: float | None = None
         self._asked_at = self._clock()
@@ -207,6 +211,8 @@ class Pump:
             return
         if self.watch is not None:
             self.watch.feed(parsed.tables)
+        if self._taken is not None:
+            self._taken(parsed.tables)
         self.progress.last_step = parsed.last_step
         self.progress.metrics.update(parsed.metrics)
         self.progress.events += parsed.events

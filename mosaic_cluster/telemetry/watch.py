@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mosaic_cluster.logs import Released, read_released
+from mosaic_cluster.storage import Storage
 from mosaic_cluster.telemetry.fields import find_step
 from mosaic_cluster.telemetry.parse import STEP_EVENTS, parse
 from mosaic_cluster.telemetry.reading import TelemetryReader
@@ -123,17 +124,18 @@ class Watch:
         return Watched(dict(self._hit), self._last, tuple(sorted(self._names)[:MOST_NAMES]))
 
 
-def scan_log(path: Path, watch: Watch, run_id: str, attempt: int, telemetry: Path) -> None:
+def scan_log(path: Path, watch: Watch, run_id: str, attempt: int, telemetry: Path | Storage) -> None:
     """Feed ``watch`` a whole log.
 
     Args:
-        telemetry: the experiment's ``telemetry`` folder: it has what of the log was let go.
+        telemetry: the experiment's ``telemetry`` folder: it has what of the log was let go, and all that was
+            committed of a log that is not on this machine.
     """
     for rows in _metrics(path, run_id, attempt, telemetry):
         watch.feed({"metrics": rows})
 
 
-def offset_at_step(path: Path, step: int, run_id: str, attempt: int, telemetry: Path) -> int | None:
+def offset_at_step(path: Path, step: int, run_id: str, attempt: int, telemetry: Path | Storage) -> int | None:
     """Byte offset of a log's last line with metrics of ``step`` or before; ``None`` if there is none.
 
     Args:
@@ -147,8 +149,12 @@ def offset_at_step(path: Path, step: int, run_id: str, attempt: int, telemetry: 
     return found
 
 
-def _metrics(path: Path, run_id: str, attempt: int, telemetry: Path) -> Iterator[pa.RecordBatch]:
-    """All of a log's metrics in order: from itself, and of what was let go, from Parquet."""
+def _metrics(path: Path, run_id: str, attempt: int, telemetry: Path | Storage) -> Iterator[pa.RecordBatch]:
+    """All of a log's metrics in order: from itself, and of what was let go or is not here, from Parquet."""
+    if not path.is_file():
+        rows = TelemetryReader(telemetry).table("metrics", run_id=run_id, view=False)
+        yield from rows.filter(pc.equal(rows["attempt"], attempt)).to_batches()
+        return
     gap = read_released(path)
     tail, last_step = LogTail(path), None
     while lines := tail.read(SCAN_BYTES, final=True):
@@ -163,7 +169,7 @@ def _metrics(path: Path, run_id: str, attempt: int, telemetry: Path) -> Iterator
             yield parsed.tables["metrics"]
 
 
-def released_rows(table: str, gap: Released, run_id: str, attempt: int, telemetry: Path) -> pa.Table:
+def released_rows(table: str, gap: Released, run_id: str, attempt: int, telemetry: Path | Storage) -> pa.Table:
     """What one table has of a range that was let go, in order."""
     rows = TelemetryReader(telemetry).table(table, run_id=run_id, view=False)
     offsets = rows["offset"]
@@ -172,7 +178,7 @@ def released_rows(table: str, gap: Released, run_id: str, attempt: int, telemetr
 
 
 def _step_after(
-    gap: Released, before: int | None, metrics: pa.Table, run_id: str, attempt: int, telemetry: Path
+    gap: Released, before: int | None, metrics: pa.Table, run_id: str, attempt: int, telemetry: Path | Storage
 ) -> int | None:
     """The step that the parser knew at the end of what was let go: metrics without one of their own take it."""
     found = [before, pc.max(metrics["step"]).as_py()]

@@ -214,7 +214,7 @@ def test_what_the_verb_refuses(inline: Lab) -> None:
 
 def test_a_driver_that_is_gone_before_the_bridge_begins(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mosaic_cluster.telemetry.bridges.process"]
-    command += [str(tmp_path), "tensorboard", "{}", "1"]
+    command += [str(tmp_path), str(tmp_path), "tensorboard", "{}", "1"]
     assert subprocess.run(command, stdin=subprocess.DEVNULL, timeout=60, check=False).returncode == 0
     assert list(tmp_path.iterdir()) == []
 

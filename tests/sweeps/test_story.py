@@ -430,12 +430,12 @@ def test_a_pause_taken_back_before_it_took_effect(scheduler: str, unpause_after:
 
 
 def test_a_checkpoint_that_cannot_be_copied_is_told(sweeps: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mosaic_cluster.experiments.sweeps import story
+    from mosaic_cluster.runtime import copying
 
     def full(*_: Any) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(story, "copy_checkpoint", full)
+    monkeypatch.setattr(copying, "copy_checkpoint", full)
     conductor = sweeps.run(**{**SPECS["pbt"], "slots": 8})
     assert conductor.state() == "COMPLETED"
     assert not any(trial["lineage"] for trial in trials_of(conductor).values())

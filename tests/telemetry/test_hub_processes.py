@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import s3_server as s3_servers
+from s3_server import S3
 from support import wait_for
 
 from mosaic_cluster.storage import Storage
@@ -30,7 +32,7 @@ Start = Callable[..., "Hub"]
 class Hub:
     """The other end of ``hub_process.py``."""
 
-    def __init__(self, folder: Path, memory: int, env: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Path | str, memory: int, env: dict[str, str] | None = None) -> None:
         command = [sys.executable, str(PROGRAM), str(folder), str(memory)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
@@ -117,6 +119,35 @@ def test_two_hubs_never_both_commit(start: Start, tmp_path: Path) -> None:
     new.ask(do="flush", run_id=RUN, upto=new.first)
     wait_for(new.committed, 30)
     assert steps(tmp_path) == list(range(25))
+
+
+def test_two_hubs_and_a_bucket_that_one_is_cut_off_from(s3_server: S3, s3_process: int) -> None:
+    """A hub that does not reach the bucket any more has rows in hand when its successor begins: it is fenced."""
+    uri = f"{s3_server.uri}/telemetry"
+    reader = s3_servers.Proxy(s3_process)
+    hubs = [Hub(uri, 512_000_000)]
+    try:
+        (old,) = hubs
+        old.send(range(10))
+        old.ask(do="flush", run_id=RUN, upto=old.first)
+        wait_for(old.committed, 30)
+        s3_server.cut()
+        old.send(range(10, 20))
+        hubs.append(Hub(uri, 512_000_000, {"AWS_ENDPOINT_URL": reader.url}))
+        new = hubs[-1]
+        new.first = new.ask(do="watermark", run_id=RUN)["accepted"]
+        assert new.first > 0
+        s3_server.restore()
+        assert old.process.wait(60) == FENCED
+        new.send(range(10, 25))
+        new.ask(do="flush", run_id=RUN, upto=new.first)
+        wait_for(new.committed, 30)
+        rows = TelemetryReader(uri).table("lifecycle", view=False).to_pylist()
+        assert [json.loads(row["payload"])["step"] for row in rows] == list(range(25))
+    finally:
+        for hub in hubs:
+            hub.end()
+        reader.cut()
 
 
 def test_one_that_has_nothing_to_write_is_fenced_too(start: Start) -> None:

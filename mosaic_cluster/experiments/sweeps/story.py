@@ -24,7 +24,7 @@ from mosaic_cluster.experiments.sweeps.checking import config_of, setup_of
 from mosaic_cluster.experiments.sweeps.ranking import summary
 from mosaic_cluster.experiments.sweeps.trials import Book, Trial, score_of
 from mosaic_cluster.runtime.backend import Backend, Origin, WatchOrder
-from mosaic_cluster.runtime.checkpoints import checkpoint_at, copy_checkpoint, last_checkpoint
+from mosaic_cluster.runtime.copying import Copying
 from mosaic_cluster.runtime.searching.protocols import (
     STOP,
     Decision,
@@ -35,6 +35,7 @@ from mosaic_cluster.runtime.searching.protocols import (
 from mosaic_cluster.specs import SweepSpec
 from mosaic_cluster.specs.space import NoConfiguration, Space
 from mosaic_cluster.telemetry.watch import Reading, Watched
+from mosaic_cluster.worker.errors import StorageError
 
 STOPPED_EARLY = "stopped_early"
 TRIAL_OVER = "trial_over"
@@ -334,27 +335,23 @@ class SweepStory:
             self._record(trials.EXPLOITED, trial=trial.name, skipped=why)
             return
         runs: dict[str, Any] = {}
+        copying = Copying(self.conductor.home.storage)
         at = trial.reports[-1].at if trial.reports else 0
         for life, from_life in zip(self._lives(trial), self._lives(source), strict=True):
-            since = from_life.origin.attempt if from_life.origin else 1
-            folder, upto = self.conductor.home.run_dir(from_life.run_id), from_life.attempt + 1
             # What it had at the rung, where it saved that; it has trained on until it paused.
-            found = checkpoint_at(folder, upto, at, since) or last_checkpoint(folder, upto, since)
+            found = copying.find(from_life.run_id, from_life.attempt + 1, at, from_life.origin)
             if found is None and from_life.origin is None:
                 why = f"goes on as it was: {source.name} has no checkpoint that could be copied"
                 self._record(trials.EXPLOITED, trial=trial.name, skipped=why)
                 return
             step = found.step if found is not None else from_life.origin.step  # type: ignore[union-attr]
             label = f"from_{from_life.run_id[-6:].lower()}_{step}_{life.attempt + 1}"
-            if found is None:
-                path = from_life.origin.path  # type: ignore[union-attr]
-            else:
-                try:
-                    path = copy_checkpoint(found, self.conductor.home.run_dir(life.run_id), label)
-                except OSError as error:
-                    why = f"goes on as it was: {source.name}'s checkpoint cannot be copied: {error}"
-                    self._record(trials.EXPLOITED, trial=trial.name, skipped=why)
-                    return
+            try:
+                path = copying.copy(found, from_life.origin, from_life.run_id, life.run_id, label)
+            except (OSError, StorageError) as error:
+                why = f"goes on as it was: {source.name}'s checkpoint cannot be copied: {error}"
+                self._record(trials.EXPLOITED, trial=trial.name, skipped=why)
+                return
             runs[life.run_id] = {
                 "path": path,
                 "step": step,

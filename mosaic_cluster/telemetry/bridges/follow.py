@@ -113,7 +113,7 @@ class Thinning:
 
 def read_points(storage: Storage, file: DataFile, cursor: Cursor, thin: Thinning) -> Iterator[Points]:
     """Points of a file, a bounded number at a time, by run and attempt; marks in the cursor move on with them."""
-    with pq.ParquetFile(storage.path(file.name)) as opened:
+    with storage.open_input(file.name) as source, pq.ParquetFile(source) as opened:
         for batch in opened.iter_batches(BATCH_ROWS, columns=COLUMNS):
             rows = pa.Table.from_batches([batch])
             rows = rows.set_column(0, "run_id", rows["run_id"].cast(pa.string()))

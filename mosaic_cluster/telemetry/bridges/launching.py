@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from mosaic_cluster.storage import Storage
 from mosaic_cluster.telemetry.bridges import BRIDGES, FOLDER
 from mosaic_cluster.telemetry.bridges.process import WRITTEN
 
@@ -31,7 +32,8 @@ class Bridges:
     """Runs an experiment's bridges while it is entered. Nothing here raises, and leaving takes ``grace`` at most.
 
     Args:
-        folder: the experiment's folder.
+        folder: the experiment's folder, or what stands in for it on this machine.
+        storage: the experiment's folder in storage; default: ``folder``.
         wanted: options of each bridge, by name.
         notice: is told in a line what a person has to know.
         grace: seconds that bridges have at the end to write the rest.
@@ -42,16 +44,18 @@ class Bridges:
         folder: Path,
         wanted: Mapping[str, Mapping[str, Any]],
         *,
+        storage: Storage | None = None,
         notice: Notice | None = None,
         grace: float = GRACE_SECONDS,
     ) -> None:
         self._notice = notice
         self._grace = grace
         self._all: list[_Process] = []
+        location = str(folder) if storage is None else storage.location
         for name, options in wanted.items():
             missing = BRIDGES[name].missing()
             if missing is None:
-                self._all.append(_Process(folder, name, options))
+                self._all.append(_Process(folder, location, name, options))
             else:
                 self._say(f"bridge {name} is off: {missing}")
         self._over = threading.Event()
@@ -113,9 +117,10 @@ class Bridges:
 class _Process:
     """One bridge's process, over its restarts."""
 
-    def __init__(self, folder: Path, name: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, location: str, name: str, options: Mapping[str, Any]) -> None:
         self.name = name
         self._folder = folder
+        self._location = location
         self._options = options
         self._log = folder / FOLDER / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -184,7 +189,8 @@ class _Process:
         self._started = time.monotonic()
         # -P: a folder "wandb" in the working directory, which W&B leaves in many, is not the package.
         command = [sys.executable, "-P", "-m", "mosaic_cluster.telemetry.bridges.process"]
-        arguments = [str(self._folder), self.name, json.dumps(dict(self._options)), str(os.getpid())]
+        where = [str(self._folder), self._location]
+        arguments = [*where, self.name, json.dumps(dict(self._options)), str(os.getpid())]
         try:
             self._log.parent.mkdir(parents=True, exist_ok=True)
             full = self._log.exists() and self._log.stat().st_size > LARGEST_LOG

@@ -1,6 +1,6 @@
 """The process of one bridge: writes what has been committed to one tracker, until told that no more will come.
 
-``python -m mosaic_cluster.telemetry.bridges.process FOLDER NAME OPTIONS PARENT``; the end of stdin tells.
+``python -m mosaic_cluster.telemetry.bridges.process FOLDER STORAGE NAME OPTIONS PARENT``; the end of stdin tells.
 """
 
 from __future__ import annotations
@@ -36,15 +36,18 @@ Wait = Callable[[float], bool]
 Log = Callable[[str], None]
 
 
-def serve(folder: Path, name: str, options: Mapping[str, Any], wait: Wait, log: Log) -> int:
+def serve(
+    folder: Path, name: str, options: Mapping[str, Any], wait: Wait, log: Log, storage: Storage | None = None
+) -> int:
     """Write an experiment's metrics to a tracker.
 
     Args:
-        folder: the experiment's folder.
+        folder: the experiment's folder, or what stands in for it on this machine.
         name: of the bridge.
         options: its section of the spec.
         wait: waits so many seconds for more, and says whether nothing comes after what is there now.
         log: takes lines about what is going on.
+        storage: the experiment's folder in storage; default: ``folder``.
 
     Returns:
         how many files were written.
@@ -53,7 +56,7 @@ def serve(folder: Path, name: str, options: Mapping[str, Any], wait: Wait, log: 
         AlreadyExists: another process is at it.
     """
     with _only_one(folder, name):
-        writer = _Writer(folder, name, options, log)
+        writer = _Writer(folder, storage or Storage.open(folder), name, options, log)
         seconds = 0.0
         while True:
             last = wait(seconds)
@@ -70,9 +73,9 @@ def serve(folder: Path, name: str, options: Mapping[str, Any], wait: Wait, log: 
 class _Writer:
     """Between the files and a bridge, which is loaded when there is something to write."""
 
-    def __init__(self, folder: Path, name: str, options: Mapping[str, Any], log: Log) -> None:
+    def __init__(self, folder: Path, storage: Storage, name: str, options: Mapping[str, Any], log: Log) -> None:
         self.files = 0
-        self.storage = Storage.open(folder)
+        self.storage = storage
         self.cursor = Cursor(self.storage, name)
         own = dict(options)
         self._thin = Thinning(float(own.pop("points_per_second")))
@@ -213,14 +216,14 @@ def _say(text: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """The process; returns its exit code."""
-    folder, name, options, parent = arguments
+    folder, location, name, options, parent = arguments
     # Dies with the driver, however that goes; nobody is left who could have missed its end.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(parent):
         return 0
     os.nice(10)
     try:
-        serve(Path(folder), name, json.loads(options), _until_told, _say)
+        serve(Path(folder), name, json.loads(options), _until_told, _say, Storage.open(location))
     except AlreadyExists as error:
         _say(str(error))
         return TAKEN
