@@ -101,6 +101,7 @@ def test_a_bridge_that_hangs_or_fails(fake: Callable[[str], Lab], way: str) -> N
         assert ("failed: signal 11" if way == "crashes" else "failed: exit code 0") in line
 
 
+@pytest.mark.slow
 def test_a_real_bridge_goes_on_where_a_broken_one_was(fake: Callable[[str], Lab], tmp_path: Path) -> None:
     lab = fake("fail()")
     assert lab.run({"steps": 20}, telemetry=WANDB).returncode == 0
@@ -114,7 +115,9 @@ def test_a_real_bridge_goes_on_where_a_broken_one_was(fake: Callable[[str], Lab]
     assert "there was nothing new" in lab.mosaic("bridge", "latest", "wandb").stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["kill -9", "SIGSTOP"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)], ids=["kill -9", "SIGSTOP"]
+)
 def test_a_bridge_that_is_killed_or_stopped(inline: Lab, number: signal.Signals) -> None:
     telemetry = {"bridges": {"tensorboard": True}, "bridge_grace": "10s" if number == signal.SIGKILL else "2s"}
     with inline.start({"steps": 600}, telemetry=telemetry) as driver:

@@ -148,6 +148,7 @@ def test_what_needs_files_is_refused_before_anything_is_written(bucket: Bucket) 
     assert bucket.storage.list() == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_fails_goes_on_from_its_checkpoint_on_another_node(bucket: Bucket) -> None:
     """Its work folder is away when the next attempt begins: all it needs is in the bucket."""
     with bucket.start({**CONFIG, "steps": 80, "fail_attempts": 1}, limits={"grace": "2s"}) as process:
@@ -197,6 +198,7 @@ def test_a_lost_disk_costs_one_commit_interval_and_is_on_record(bucket: Bucket) 
     bucket.assert_rows_equal_log(2)
 
 
+@pytest.mark.slow
 def test_asked_from_elsewhere(bucket: Bucket) -> None:
     """Whoever reaches the bucket sees it, and can stop it."""
     with bucket.start(LONG) as process:
@@ -213,6 +215,7 @@ def test_asked_from_elsewhere(bucket: Bucket) -> None:
     bucket.assert_rows_equal_log(1)
 
 
+@pytest.mark.slow
 def test_a_storage_that_is_cut_off_for_a_while_loses_nothing(bucket: Bucket) -> None:
     with bucket.start({**CONFIG, "steps": 120}) as process:
         wait_for(lambda: 20 in bucket.saved(), 60)
@@ -226,6 +229,7 @@ def test_a_storage_that_is_cut_off_for_a_while_loses_nothing(bucket: Bucket) -> 
     assert bucket.saved()[-1] == 120
 
 
+@pytest.mark.slow
 def test_a_credential_that_is_lost_in_the_middle(on_ray: Bucket) -> None:
     with on_ray.start(LONG) as process:
         wait_for(lambda: 20 in on_ray.saved(), 60)
@@ -246,6 +250,7 @@ def test_a_credential_that_is_lost_in_the_middle(on_ray: Bucket) -> None:
         on_ray.assert_rows_equal_log(attempt)
 
 
+@pytest.mark.slow
 def test_pbt_goes_on_from_copies(on_ray: Bucket) -> None:
     """A checkpoint is copied from run to run in the bucket, and fetched where the run goes on."""
     pbt = {
