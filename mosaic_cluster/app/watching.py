@@ -34,7 +34,7 @@ WITH points AS (
     FROM metrics WHERE step IS NOT NULL AND isfinite(value) AND name IN ({names}) AND run_id IN ({runs})
 )
 SELECT run_id, name, arg_max(step, step) AS step, avg(value) AS value FROM points
-GROUP BY run_id, name, step * {bins} // (last + 1) ORDER BY run_id, name, 3
+GROUP BY run_id, name, step::HUGEINT * {bins} // (last::HUGEINT + 1) ORDER BY run_id, name, 3
 """
 
 

@@ -64,7 +64,7 @@ class Attempt:
             return self._run() if refused is None else self._ended_at_once("FAILED", "start_failed", refused)
         except (OSError, MosaicError) as error:
             where = f"attempt {self.order.attempt} on node {socket.gethostname()}"
-            again = isinstance(error, StorageUnavailable)
+            again = isinstance(error, StorageUnavailable | HubUnavailable)
             return self._never_started("FAILED", "start_failed", f"{where} cannot be run: {error}", retryable=again)
 
     def _run(self) -> AttemptResult:

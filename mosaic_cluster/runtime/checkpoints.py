@@ -129,6 +129,9 @@ def announced(payload: Any, run_dir: Path, attempt: int, offset: int) -> Checkpo
 
 
 def _usable(path: Path) -> bool:
-    if path.is_dir():
-        return any(path.iterdir())
-    return path.is_file() and path.stat().st_size > 0
+    try:
+        if path.is_dir():
+            return any(path.iterdir())
+        return path.is_file() and path.stat().st_size > 0
+    except OSError:
+        return False  # it is just being removed, or its name is none

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -116,12 +115,17 @@ class HubService:
 
     def _publish_and_report(self) -> None:
         while not self._closed.wait(TICK_SECONDS):
-            now = time.monotonic()
-            if now >= self._publish_at:
-                self._publish()
-            if self._on_tick is not None and now >= self._report_at:
-                self._report_at = now + 1.0
-                self._on_tick(self.stats())
+            try:
+                self._look_out(time.monotonic())
+            except Exception:  # a hub does not stop being seen for a defect either
+                logging.getLogger(__name__).exception("the latest values were not published")
+
+    def _look_out(self, now: float) -> None:
+        if now >= self._publish_at:
+            self._publish()
+        if self._on_tick is not None and now >= self._report_at:
+            self._report_at = now + 1.0
+            self._on_tick(self.stats())
 
     def _publish(self) -> None:
         """Let others see the latest values, as often as that is cheap."""
@@ -130,8 +134,10 @@ class HubService:
         begun = time.monotonic()
         with self._lock:
             document = self._core.live.document(time.time())
-        with contextlib.suppress(StorageError, OSError):  # commits tell what is wrong with the storage
+        try:
             self._telemetry.put(live_name(self._core.shard), document)
+        except (StorageError, OSError):  # commits tell what is wrong with the storage
+            self._core.live.changed = True
         took = time.monotonic() - begun
         often = LIVE_SECONDS if self._telemetry.is_local else REMOTE_LIVE_SECONDS
         self._publish_at = begun + max(often, took / LIVE_SHARE)

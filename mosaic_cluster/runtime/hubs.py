@@ -22,7 +22,7 @@ NAMESPACE = "mosaic"
 CALL_SECONDS = 30.0
 CLOSE_SECONDS = 60.0
 LOOK_SECONDS = 5.0
-RETRY_SECONDS = 2.0
+FIRST_WAIT, LONGEST_WAIT = 2.0, 60.0
 HUNG_SECONDS = 60.0
 """A hub that has not answered for so long gets a successor, which fences it."""
 
@@ -41,6 +41,7 @@ class HubActor:
     def __init__(self, telemetry: str, experiment_id: str, shard: int, memory: int, patient: bool) -> None:
         # An experiment does not begin on a storage that fails; a successor waits for one, for its runs go on.
         patient = patient or ray.get_runtime_context().was_current_actor_reconstructed
+        wait = FIRST_WAIT
         report = HubMetrics(experiment_id, shard).report
         while True:
             try:
@@ -53,10 +54,12 @@ class HubActor:
                     on_tick=report,
                 )
                 return
-            except (StorageError, OSError):
+            except (StorageError, OSError) as error:
                 if not patient:
                     raise
-                time.sleep(RETRY_SECONDS)
+                _log.warning("telemetry hub %d waits for its storage: %s", shard, error)
+                time.sleep(wait)
+                wait = min(2 * wait, LONGEST_WAIT)
 
     def append(self, batch: Batch) -> Ack:
         """See :meth:`HubCore.append`."""

@@ -26,7 +26,7 @@ from mosaic_cluster.runtime.workfolder import begun_in_storage
 from mosaic_cluster.worker.errors import BackendError
 
 NODE_LABEL = "ray.io/node-id"
-FINISH_SECONDS = 300.0
+FINISH_SECONDS = 900.0
 CLOSED_AT_ONCE = 16
 """Each takes a process of Ray's."""
 

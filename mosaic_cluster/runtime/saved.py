@@ -134,6 +134,8 @@ class Uploads:
         if not before:
             return False
         name = self._name(path, offset)
+        if any(each.path == name and each.offset >= offset for each in self._entries()):
+            return False  # written over since, and what is there now was announced later
         saved = Saved(
             path=name,
             step=step,
@@ -161,8 +163,9 @@ class Uploads:
         return self._mine
 
     def _name(self, path: Path, offset: int) -> str:
-        if path.is_relative_to(self._run_dir):
-            return str(path.relative_to(self._run_dir))
+        plain = Path(os.path.normpath(path))
+        if plain.is_relative_to(self._run_dir):
+            return str(plain.relative_to(self._run_dir))
         return f"checkpoints/elsewhere/{self._attempt}-{offset}/{path.name}"
 
     def _free(self, name: str, offset: int) -> str:

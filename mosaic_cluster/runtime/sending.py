@@ -15,7 +15,7 @@ from mosaic_cluster.runtime.saved import Uploads
 from mosaic_cluster.storage import Storage
 from mosaic_cluster.supervision.outcome import write_json
 from mosaic_cluster.units import format_bytes
-from mosaic_cluster.worker.errors import StorageDenied, StorageError
+from mosaic_cluster.worker.errors import StorageDenied, StorageError, StorageUnavailable
 
 HERE = "here"
 """In an attempt's folder on the node where it runs, and nowhere else."""
@@ -129,7 +129,15 @@ class Sender:
                     return
                 newest = max(self._announced, key=lambda each: each.offset or 0)
             if newest.offset not in self._uploads.there():
-                self._uploads.put(Path(newest.path), newest.step, newest.offset or 0)
+                try:
+                    self._uploads.put(Path(newest.path), newest.step, newest.offset or 0)
+                except (StorageUnavailable, StorageDenied):
+                    raise
+                except (StorageError, OSError) as error:
+                    # This one will never go; the others, and the records, must not wait for it.
+                    self._why = str(error)
+                    said = "%s: the checkpoint %s is not in storage: %s"
+                    logging.getLogger(__name__).warning(said, self._run_dir.name, newest.path, error)
             with self._lock:
                 self._announced.remove(newest)
 

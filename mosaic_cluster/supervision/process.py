@@ -222,8 +222,11 @@ class Supervisor:
         if self.cause is None and self.holds.add(what, why):
             self.clock.hold()
             tree.freeze_descendants(os.getpid())
-            if self.cause is not None:  # a signal told us to end meanwhile
-                self._go_on(what)
+            if self.cause is not None:
+                # A signal told us to end meanwhile: it let go what was then frozen again.
+                self.holds.remove(what)
+                tree.send(tree.descendants(os.getpid()), signal.SIGCONT)
+                self.clock.go()
 
     def _go_on(self, what: str) -> None:
         if self.holds.remove(what):

@@ -77,10 +77,10 @@ def heartbeat_columns(payloads: Sequence[Object]) -> HeartbeatColumns | None:
 def step_columns(items: Sequence[Object], run_id: str) -> Columns | None:
     """Columns of step lines, from ``ts`` on, in the order of the table."""
     columns = _columns(items)
-    if columns is None or set(columns.pop("type", ())) != {"step"} or "metadata" in columns:
+    if columns is None or not _only(columns.pop("type", []), "step") or "metadata" in columns:
         return None
     columns.pop("render", None)
-    if not set(columns.pop("run_id", ())) <= {run_id, None}:
+    if "run_id" in columns and not _only(columns.pop("run_id"), run_id):
         return None
     times = columns.pop("timestamp", None)
     if times is None or set(map(type, times)) != _FLOAT or not 0 <= min(times) <= max(times) < YEAR_10000:
@@ -124,6 +124,11 @@ def _taken(name: str, column: list[Any]) -> list[Any] | None:
     if name in ("terminated", "truncated"):
         return column if kinds == _BOOL else None
     return column if kinds == _INT and _all_int64(column) else None
+
+
+def _only(column: list[Any], text: str) -> bool:
+    """Whether all values are this text; what workers print need not be hashable."""
+    return set(map(type, column)) == _STR and set(column) == {text}
 
 
 def _all_int64(column: list[int]) -> bool:

@@ -12,6 +12,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 from mosaic_cluster.storage import Storage
 from mosaic_cluster.telemetry.commits import Commit, CommitWriter, Range, Rows, Written, claim, range_of
 from mosaic_cluster.telemetry.files import data_files, next_number, read_footer
-from mosaic_cluster.telemetry.live import LiveValues
+from mosaic_cluster.telemetry.live import LiveValues, read_live
 from mosaic_cluster.telemetry.schema import TABLES, check_table
 from mosaic_cluster.worker.errors import AlreadyExists, Fenced, StorageError
 
@@ -39,6 +40,9 @@ once, and a day of an old one leaves hundreds of files, not thousands."""
 
 FIRST_FLUSH, LAST_FLUSH, FLUSH_SHARE = 0.25, 5.0, 0.0005
 """How long a wish for a commit waits for others, in seconds: a share of the hub's age, within bounds."""
+
+READERS = 16
+"""Footers read at once by a hub that begins: of an object store, each is a request."""
 
 RETRY_SECONDS = 2.0
 SUCCESSOR_SECONDS = 5.0
@@ -152,6 +156,7 @@ class HubCore:
         numbers = dict.fromkeys(TABLES, 0) if first else claim(storage, shard, hub)
         self.writer = CommitWriter(storage, shard, hub, numbers)
         self._recover()
+        self.live.runs.update(read_live(storage, shard))
 
     def append(self, batch: Batch) -> Ack:
         """Take a batch, or leave it: the acknowledgement says from where to go on.
@@ -341,8 +346,10 @@ class HubCore:
         """Learn from the footers what is there."""
         complete: dict[Key, list[Range]] = {}
         for name in TABLES:
-            for target in data_files(self._storage, name, self.shard):
-                footer = read_footer(self._storage, target)
+            targets = list(data_files(self._storage, name, self.shard))
+            with ThreadPoolExecutor(READERS) as readers:
+                footers = list(readers.map(lambda target: read_footer(self._storage, target), targets))
+            for footer in footers:
                 for values in footer["ranges"]:
                     found = range_of(values)
                     log = self._log(found.run_id, found.attempt)

@@ -92,10 +92,10 @@ def live_name(shard: int) -> str:
     return f"{LIVE}/{shard}.json"
 
 
-def read_live(telemetry: Storage) -> dict[str, LiveRun]:
-    """What the hubs of an experiment published last, by run id; empty if they never did."""
+def read_live(telemetry: Storage, shard: int | None = None) -> dict[str, LiveRun]:
+    """What the hubs of an experiment, or one of them, published last, by run id; empty if they never did."""
     found: dict[str, LiveRun] = {}
-    for name in telemetry.list(LIVE):
+    for name in telemetry.list(LIVE) if shard is None else [live_name(shard)]:
         for run_id, run in _runs(telemetry, name):
             found[run_id] = LiveRun(
                 run["attempt"],

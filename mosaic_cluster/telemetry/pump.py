@@ -97,6 +97,7 @@ class Pump:
         self._known: Ack | None = None
         self._sent_at: float | None = None
         self._asked_at = self._clock()
+        self._shown = 0
 
     def step(self, final: bool = False) -> PumpProgress:
         """Send what is new, at most one batch; a little of it waits until it is worth a message.
@@ -181,10 +182,32 @@ class Pump:
     def _begin(self) -> Ack:
         self._known = known = self._hub.watermark(self._run_id, self._attempt)
         self._learn(known)
+        self._show_until(known)
         self._tail.seek(known.accepted)
         if known.last_step is not None:
             self.progress.last_step = max(known.last_step, self.progress.last_step or 0)
         return known
+
+    def _show(self, tables: Mapping[str, pa.RecordBatch], upto: int) -> None:
+        if self.watch is not None:
+            self.watch.feed(tables)
+        if self._taken is not None:
+            self._taken(tables)
+        self._shown = upto
+
+    def _show_until(self, known: Ack) -> None:
+        """Show what the hub took in a call whose answer never came."""
+        if self.watch is None and self._taken is None:
+            return
+        tail = LogTail(self._tail.path, self._shown)
+        last_step = self.progress.last_step
+        while self._shown < known.accepted:
+            lines = [line for line in tail.read(BATCH_BYTES, final=True) if line[0] < known.accepted]
+            if not lines:
+                return
+            parsed = parse(lines, self._run_id, self._attempt, last_step=last_step)
+            last_step = parsed.last_step
+            self._show(parsed.tables, min(tail.offset, known.accepted))
 
     def _send(self, known: Ack, final: bool) -> None:
         lines = self._tail.read(BATCH_BYTES, final=final)
@@ -209,10 +232,7 @@ class Pump:
         if ack.accepted != batch.last:
             self._tail.seek(ack.accepted)  # not taken: what it wants comes next
             return
-        if self.watch is not None:
-            self.watch.feed(parsed.tables)
-        if self._taken is not None:
-            self._taken(parsed.tables)
+        self._show(parsed.tables, batch.last)
         self.progress.last_step = parsed.last_step
         self.progress.metrics.update(parsed.metrics)
         self.progress.events += parsed.events

@@ -71,6 +71,17 @@ def test_one_that_is_written_over_stays_whole_until_the_next_is(tmp_path: Path, 
     assert not [name for name in storage.list() if name in first.names()], "what was replaced takes no room"
 
 
+def test_an_older_word_of_the_same_path_changes_nothing(tmp_path: Path, run_dir: Path) -> None:
+    storage = LocalStorage(tmp_path / "storage")
+    uploads = Uploads(storage, run_dir, 1)
+    path = weights(run_dir, "latest", "two")
+    assert uploads.put(path, 20, 200)
+    assert not uploads.put(path, 10, 100)
+    assert not uploads.put(run_dir / "checkpoints" / ".." / "checkpoints" / "latest", 10, 150)
+    (saved,) = saved_checkpoints(storage, 1)
+    assert (saved.step, saved.offset, saved.path) == (20, 200, "checkpoints/latest")
+
+
 def test_one_that_its_worker_removed_goes_from_storage(tmp_path: Path, run_dir: Path) -> None:
     storage = LocalStorage(tmp_path / "storage")
     uploads = Uploads(storage, run_dir, 1)

@@ -23,6 +23,7 @@ from mosaic_cluster.telemetry import (
     HubUnavailable,
     Pump,
     TelemetryReader,
+    Watch,
     live_name,
     parse,
     read_live,
@@ -375,6 +376,32 @@ def test_pump_to_the_end(tmp_path: Path, storage: Storage) -> None:
     assert steps(storage) == [1, 2]
     assert Pump(log, "r", 1, LocalHub(storage)).drain(10) == log.stat().st_size
     assert steps(storage) == [1, 2]
+
+
+class DeafHub(LocalHub):
+    """Takes a batch, and its answer is lost."""
+
+    deaf = True
+
+    def append(self, batch: Batch) -> Ack:
+        ack = super().append(batch)
+        if self.deaf:
+            self.deaf = False
+            raise HubUnavailable("no answer")
+        return ack
+
+
+def test_what_was_taken_without_an_answer_is_seen_all_the_same(tmp_path: Path, storage: Storage) -> None:
+    log = tmp_path / "stdout.log"
+    log.write_bytes(b"".join(beat(step) + b"\n" for step in range(1, 6)))
+    watch = Watch("x", (2, 4))
+    pump = Pump(log, "r", 1, DeafHub(storage), watch=watch)
+    with pytest.raises(HubUnavailable):
+        pump.step(final=True)
+    assert pump.drain(10) == log.stat().st_size
+    assert watch.seen().rungs == {2: (2, 2.0), 4: (4, 4.0)}
+    assert watch.seen().last == (5, 5.0)
+    assert steps(storage) == [1, 2, 3, 4, 5]
 
 
 class HubDies(RuleBasedStateMachine):

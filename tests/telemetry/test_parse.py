@@ -218,7 +218,10 @@ def alike(draw: st.DrawFn) -> list[bytes]:
             payload = {"step": draw(st.integers(0, 2**63)), **values}
             line = {"event": "heartbeat", "payload": payload, "run_id": RUN, "timestamp": draw(st.floats(0, 2e9))}
         lines.append(json.dumps(line, separators=(",", ":"), ensure_ascii=draw(st.booleans())))
-    lines += draw(st.lists(st.sampled_from(["chatter", "{broken", "", '{"event":"heartbeat"}']), max_size=1))
+    odd = ["chatter", "{broken", "", '{"event":"heartbeat"}', '{"type":["step"],"x":1}', '{"type":"step","run_id":{}}']
+    lines += draw(st.lists(st.sampled_from(odd), max_size=1)) * draw(st.sampled_from([1, 1, 9]))
+    if draw(st.booleans()):
+        lines = lines[-9:]
     return [line.encode("utf-8", "surrogatepass") for line in lines]
 
 
@@ -252,3 +255,30 @@ def test_lines_of_one_shape_take_the_quick_way(monkeypatch: pytest.MonkeyPatch) 
     for lines, table in ((beats, "lifecycle"), (steps, "steps")):
         texts = [(n, json.dumps(line, separators=(",", ":")).encode()) for n, line in enumerate(lines)]
         assert parse(texts, RUN, 1).tables[table].num_rows == 20
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"type": ["step"], "x": 1},
+        {"type": {}, "x": 1},
+        {"type": "step", "run_id": [1]},
+        {"type": "step", "step": 2**70},
+    ],
+)
+def test_odd_lines_of_one_shape(fields: dict[str, Any]) -> None:
+    """What cannot be taken as a whole is taken one by one, whatever it holds."""
+    lines = [(number, line(**fields).encode()) for number in range(20)]
+    parsed = parse(lines, RUN, 1)
+    assert parsed.events == 20
+    assert sum(rows.num_rows for rows in parsed.tables.values()) == 20
+
+
+def test_an_integer_that_no_column_holds_stays_exact() -> None:
+    lines = [
+        (number, json.dumps({"event": "heartbeat", "payload": {"step": number, "big": 2**70 + number}, "run_id": RUN,
+                             "timestamp": 1.5}, separators=(",", ":")).encode())
+        for number in range(20)
+    ]  # fmt: skip
+    found = rows(parse(lines, RUN, 1), "lifecycle")
+    assert [json.loads(row["payload"])["big"] for row in found] == [2**70 + number for number in range(20)]
