@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt $(wildcard workers/*/pyproject.toml)
 demo: $(READY)  ## Sweep PPO on CartPole: four configurations, two seeds each, on an embedded Ray.
 	$(BIN)/mosaic run docs/examples/cartpole-sweep.yaml
 
-test: $(READY)  ## The test suite (under 12 minutes).
+test: $(READY)  ## The test suite (about a quarter of an hour).
 	$(BIN)/python -m pytest
 
 test-slow: $(READY)  ## The heavier tests.

@@ -112,7 +112,8 @@ def test_kill_the_hub(lab: Lab) -> None:
     assert_tables_equal_logs(lab.experiment)
 
 
-@pytest.mark.parametrize("whom", [pytest.param("actor", marks=pytest.mark.slow), "hub"])
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", ["actor", "hub"])
 def test_whoever_hangs_the_log_stays_bounded(whom: str, lab: Lab) -> None:
     """The supervisor needs nobody to hold the worker; once the other one is back, nothing is lost or doubled."""
     config = {"steps": 20_000, "pause": 0.0005, "checkpoint_every": 5000}

@@ -274,6 +274,7 @@ def test_pbt_goes_on_from_copies(on_ray: Bucket) -> None:
         assert steps[-1] == 24
 
 
+@pytest.mark.slow
 def test_on_ray(on_ray: Bucket) -> None:
     """Its actor is killed, and the folder it worked in is gone: a task on another node closes it, and it goes on."""
     with on_ray.start({**CONFIG, "steps": 200}) as process:

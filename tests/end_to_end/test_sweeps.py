@@ -249,6 +249,7 @@ def test_ten_kills_of_the_driver(lab: Lab) -> None:
     kill_and_resume(lab, kills=10, rng=random.Random(10), steps=250)
 
 
+@pytest.mark.slow
 def test_two_resumers_at_once(lab: Lab) -> None:
     with lab_started(lab, config={"steps": 400, "pause": 0.02}, space={"quality": {"choice": [1]}}) as process:
         wait_for(lambda: lab.experiment_started() and lab.run_ids(), 60)
@@ -292,6 +293,7 @@ def test_an_edited_spec_is_refused_with_what_differs(inline: Lab) -> None:
     assert "seeds: [1] -> [1, 2]: cannot change: start a new experiment with it" in refused.stderr
 
 
+@pytest.mark.slow
 def test_stop_and_go_on(lab: Lab) -> None:
     with lab_started(lab, config={"steps": 100, "pause": 0.05}, metric={"name": "score", "at": [100]}) as process:
         wait_for(lambda: lab.experiment_started() and lab.run_ids(), 60)

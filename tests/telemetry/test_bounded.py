@@ -143,7 +143,8 @@ def test_a_long_log_takes_little_of_the_disk(inline: Lab) -> None:
     assert status["stood_still"] >= 0
 
 
-@pytest.mark.parametrize("keep", [pytest.param("1GiB", marks=pytest.mark.slow), "1MiB"])
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", ["1GiB", "1MiB"])
 def test_a_restart_goes_on_from_the_same_checkpoint(inline: Lab, keep: str) -> None:
     """Whether what announced it was let go or not."""
     config = {"steps": 48_000, "pause": 0, "checkpoint_every": 13_000, "fail_attempts": 1}

@@ -18,7 +18,7 @@ from mosaic_cluster.worker.errors import StorageDenied, StorageError
 
 QUERIES = [
     *(f"select * from {table}{end} order by all" for table in TABLES for end in ("", "_all")),
-    "select name, count(*) as n, max(value) from metrics where run_id = 'r' and value > 3 group by name",
+    "select name, count(*) as n, max(value) from metrics where run_id = 'r' and value > 3 group by name order by name",
     "select m.step, e.total_reward from metrics m join episodes e using (run_id, attempt) "
     "join metrics_all o using (run_id, attempt, step) order by all",
     "select payload->>'attempt' as attempt from lifecycle where event = 'attempt_started' order by 1",
