@@ -18,8 +18,8 @@ from typing import Any
 from mosaic_cluster.catalog import worker_command, worker_environment
 from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, RunProgress
 from mosaic_cluster.runtime.checkpoints import Checkpoint
-from mosaic_cluster.runtime.workfolder import WorkFolder, start_line, work_folder_of
-from mosaic_cluster.supervision import Order, Outcome, Supervised, close_lost, read_outcome, seal, start
+from mosaic_cluster.runtime.workfolder import WorkFolder, drain, start_line, work_folder_of
+from mosaic_cluster.supervision import Order, Outcome, Supervised, seal, start
 from mosaic_cluster.telemetry import HubClient, HubUnavailable, Pump, Watch, Watched, offset_at_step, scan_log
 from mosaic_cluster.worker.errors import MosaicError, StorageUnavailable
 
@@ -30,10 +30,8 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
-DRAIN_SECONDS = 120.0
 POLL_SECONDS = 0.1
 TELL_BYTES = 256 << 20
-ACTOR_LOST = "the worker actor was lost while the run went on (killed, or its node or driver died)"
 
 
 class Attempt:
@@ -231,19 +229,7 @@ def close_attempt(
     Returns:
         How it ended; committed bytes and size of its log; what of it could not be put into storage.
     """
-    folder = order.attempt_dir(attempt)
-    work.fetch_records(attempt)
-    outcome = read_outcome(str(folder))
-    if outcome is None:
-        outcome = (
-            close_lost(str(folder), order.run_id, attempt, "actor_lost", ACTOR_LOST)
-            if work.ran_here(attempt)
-            else work.close_without_log(attempt, hub)
-        )
-    if work.ran_here(attempt) or (folder / "stdout.log").is_file():
-        committed, size = drain(order, attempt, hub, None)
-    else:
-        outcome, committed, size = work.drain_elsewhere(attempt, outcome, hub)
+    outcome, committed, size = work.close(attempt, hub)
     return outcome, committed, size, work.finish(attempt, committed, size)
 
 
@@ -297,24 +283,6 @@ def _watched(order: AttemptOrder, attempt: int) -> Watched | None:
         return None
     scan_log(order.attempt_dir(attempt) / "stdout.log", watch, order.run_id, attempt, order.telemetry)
     return watch.seen()
-
-
-def drain(order: AttemptOrder, attempt: int, hub: HubClient, pump: Pump | None) -> tuple[int, int]:
-    """Bring a sealed log to Parquet to its last byte.
-
-    Returns:
-        Committed bytes and size of the log. They differ only if the hub stayed away too long: the log stays,
-        and whoever closes the experiment tries again.
-    """
-    log = order.attempt_dir(attempt) / "stdout.log"
-    if not log.is_file():
-        return 0, 0
-    pump = pump or Pump(log, order.run_id, attempt, hub)
-    try:
-        committed = pump.drain(DRAIN_SECONDS)
-    except HubUnavailable:
-        committed = 0
-    return committed, log.stat().st_size
 
 
 def attempt_environment(order: AttemptOrder, base: Mapping[str, str], resumed: Checkpoint | None) -> dict[str, str]:

@@ -26,13 +26,15 @@ from mosaic_cluster.runtime.checkpoints import EVENT, Checkpoint, announced, ann
 from mosaic_cluster.runtime.saved import fetch, saved_checkpoints, stored_at
 from mosaic_cluster.runtime.sending import HERE, SENT, Sender
 from mosaic_cluster.storage import Storage
-from mosaic_cluster.supervision import Outcome, close_without_log
+from mosaic_cluster.supervision import Outcome, close_lost, close_without_log, read_outcome
 from mosaic_cluster.telemetry import Ack, HubClient, HubUnavailable, Pump
 from mosaic_cluster.worker.errors import NotFound, StorageError
 
 RECORDS = ("attempt.json", "launch.json", "outcome.json")
 SEND_SECONDS = 300.0
 HUB_SECONDS = 120.0
+DRAIN_SECONDS = 120.0
+ACTOR_LOST = "the worker actor was lost while the run went on (killed, or its node or driver died)"
 ASK_SECONDS = 0.1
 
 
@@ -61,20 +63,17 @@ class WorkFolder:
     def taken(self, tables: Mapping[str, pa.RecordBatch]) -> None:
         """The hub has taken some rows of its log."""
 
-    def fetch_records(self, attempt: int) -> None:
-        """Bring here what is known of an earlier attempt."""
+    def close(self, attempt: int, hub: HubClient) -> tuple[Outcome, int, int]:
+        """Close an attempt that nobody runs any more, and bring the tail of its log to Parquet.
 
-    def ran_here(self, attempt: int) -> bool:
-        """Whether its folder here is the one an attempt worked in."""
-        return True
-
-    def close_without_log(self, attempt: int, hub: HubClient) -> Outcome:
-        """Close an attempt whose log is gone."""
-        raise NotImplementedError
-
-    def drain_elsewhere(self, attempt: int, outcome: Outcome, hub: HubClient) -> tuple[Outcome, int, int]:
-        """Bring the rest of a sealed log that is not here to Parquet."""
-        raise NotImplementedError
+        Returns:
+            How it ended; committed bytes and size of its log.
+        """
+        folder = str(self.order.attempt_dir(attempt))
+        outcome = read_outcome(folder)
+        if outcome is None:
+            outcome = close_lost(folder, self.order.run_id, attempt, "actor_lost", ACTOR_LOST)
+        return outcome, *drain(self.order, attempt, hub)
 
     def finish(self, attempt: int, committed: int, size: int) -> tuple[str, ...]:
         """An attempt is closed; returns the names of files that did not get to storage."""
@@ -133,21 +132,34 @@ class ScratchFolder(WorkFolder):
             if found is not None:
                 self._sender.announce(found)
 
-    def fetch_records(self, attempt: int) -> None:
-        """See :class:`WorkFolder`; what is here of an attempt that ran here is the truth."""
-        if self.ran_here(attempt):
-            return
+    def close(self, attempt: int, hub: HubClient) -> tuple[Outcome, int, int]:
+        """See :class:`WorkFolder`; what is here of an attempt that ran here is the truth.
+
+        Raises:
+            HubUnavailable: its log is not here, and the hub cannot say what it has.
+            StorageError: what is in storage of it cannot be read.
+        """
+        if self._ran_here(attempt):
+            return super().close(attempt, hub)
+        self._fetch_records(attempt)
+        folder = self.order.attempt_dir(attempt)
+        outcome = read_outcome(str(folder)) or self._close_without_log(attempt, hub)
+        if (folder / "stdout.log").is_file():
+            return outcome, *drain(self.order, attempt, hub)
+        return self._drain_elsewhere(attempt, outcome, hub)
+
+    def _fetch_records(self, attempt: int) -> None:
         for name in RECORDS:
             try:
                 self._run.download(f"attempts/{attempt}/{name}", self.order.attempt_dir(attempt) / name)
             except NotFound:
                 continue
 
-    def ran_here(self, attempt: int) -> bool:
+    def _ran_here(self, attempt: int) -> bool:
         """Whether it ran here, and its folder has not been lost since."""
         return (self.order.attempt_dir(attempt) / HERE).is_file()
 
-    def close_without_log(self, attempt: int, hub: HubClient) -> Outcome:
+    def _close_without_log(self, attempt: int, hub: HubClient) -> Outcome:
         """Close an attempt whose node's disk is gone: say from where on telemetry is lost.
 
         Raises:
@@ -167,7 +179,7 @@ class ScratchFolder(WorkFolder):
             first=first, last_step=ack.last_step, last_seen=None if ack.last_ts is None else ack.last_ts / 1e6,
         )  # fmt: skip
 
-    def drain_elsewhere(self, attempt: int, outcome: Outcome, hub: HubClient) -> tuple[Outcome, int, int]:
+    def _drain_elsewhere(self, attempt: int, outcome: Outcome, hub: HubClient) -> tuple[Outcome, int, int]:
         """Bring the rest of a log that was sealed on another node to Parquet, from its copy in storage.
 
         Returns:
@@ -217,8 +229,8 @@ class ScratchFolder(WorkFolder):
         if sender is None:
             if not (folder / "stdout.log").is_file() or (folder / SENT).is_file():
                 return ()
-            sender = Sender(self._run, self.order.run_dir, attempt, logs=self.ran_here(attempt))
-            if self.ran_here(attempt):
+            sender = Sender(self._run, self.order.run_dir, attempt, logs=self._ran_here(attempt))
+            if self._ran_here(attempt):
                 for found in announced_checkpoints(self.order.run_dir, attempt, self.order.telemetry):
                     sender.announce(found)
             sender.start()
@@ -242,7 +254,7 @@ class ScratchFolder(WorkFolder):
         run_dir = self.order.run_dir
         for attempt in range(self.order.attempt - 1, since - 1, -1):
             here: dict[int | None, Checkpoint] = {}
-            if self.ran_here(attempt):
+            if self._ran_here(attempt):
                 found = announced_checkpoints(run_dir, attempt, self.order.telemetry)
                 here = {each.offset: each for each in found}
             stored = {each.offset: each for each in saved_checkpoints(self._run, attempt)}
@@ -260,6 +272,24 @@ class ScratchFolder(WorkFolder):
 def work_folder_of(order: AttemptOrder) -> WorkFolder:
     """The folder that an order's run works in on this node."""
     return WorkFolder(order) if order.storage.is_local else ScratchFolder(order)
+
+
+def drain(order: AttemptOrder, attempt: int, hub: HubClient, pump: Pump | None = None) -> tuple[int, int]:
+    """Bring a sealed log to Parquet to its last byte.
+
+    Returns:
+        Committed bytes and size of the log. They differ only if the hub stayed away too long: the log stays,
+        and whoever closes the experiment tries again.
+    """
+    log = order.attempt_dir(attempt) / "stdout.log"
+    if not log.is_file():
+        return 0, 0
+    pump = pump or Pump(log, order.run_id, attempt, hub)
+    try:
+        committed = pump.drain(DRAIN_SECONDS)
+    except HubUnavailable:
+        committed = 0
+    return committed, log.stat().st_size
 
 
 def start_line(run_id: str, record: Mapping[str, Any], now: float) -> bytes:

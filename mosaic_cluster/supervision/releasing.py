@@ -39,6 +39,7 @@ class Releaser:
         self._stride = max(1, min(STRIDE, keep // 4))
         self._longest = min(LONGEST_LINE, self._half)
         self._able: bool | None = None
+        self._owed: tuple[int, int] | None = None
 
     def step(self, size: int, safe: int, *, started: bool = False, last_step: int | None = None) -> Released | None:
         """Let go of what lies in the middle, if it is worth it.
@@ -51,6 +52,7 @@ class Releaser:
         Returns:
             All that is released since this call, if that is more than before.
         """
+        self._pay()
         known = self.released
         begin = known.upto if known is not None else self._half
         target = min(size - self._half, safe)
@@ -67,11 +69,23 @@ class Releaser:
             lines = (known.log_lines if known is not None else 0) + _plain_lines(descriptor, begin, upto)
             released = Released(first, upto, lines, started, last_step)
             self._record(released)
-            self.released = released
+            self.released, self._owed = released, (begin, upto)
+        finally:
+            os.close(descriptor)
+        self._pay()
+        return self.released
+
+    def _pay(self) -> None:
+        """Give back what is recorded as let go: at once, or the next time if that failed."""
+        if self._owed is None:
+            return
+        begin, upto = self._owed
+        descriptor = os.open(self._log, os.O_RDWR | os.O_CLOEXEC)
+        try:
             _punch(descriptor, begin, upto - begin)
         finally:
             os.close(descriptor)
-        return self.released
+        self._owed = None
 
     def _can(self) -> bool:
         """Whether this file system can do it; where it cannot, logs stay whole."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -210,8 +209,3 @@ def claim(storage: Storage, shard: int, hub: str) -> dict[str, int]:
                 number += 1
         numbers[name] = number + 1
     return numbers
-
-
-def range_of(values: Sequence[Any]) -> Range:
-    """A range as a footer has it."""
-    return Range(*values)

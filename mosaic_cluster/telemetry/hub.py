@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mosaic_cluster.storage import Storage
-from mosaic_cluster.telemetry.commits import Commit, CommitWriter, Range, Rows, Written, claim, range_of
+from mosaic_cluster.telemetry.commits import Commit, CommitWriter, Range, Rows, Written, claim
 from mosaic_cluster.telemetry.files import data_files, next_number, read_footer
 from mosaic_cluster.telemetry.live import LiveValues, read_live
 from mosaic_cluster.telemetry.schema import TABLES, check_table
@@ -351,7 +351,7 @@ class HubCore:
                 footers = list(readers.map(lambda target: read_footer(self._storage, target), targets))
             for footer in footers:
                 for values in footer["ranges"]:
-                    found = range_of(values)
+                    found = Range(*values)
                     log = self._log(found.run_id, found.attempt)
                     log.written[name] = max(log.written.get(name, 0), found.last)
                     if footer["complete"]:

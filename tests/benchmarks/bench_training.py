@@ -27,6 +27,11 @@ from mosaic_cluster.runtime.backend import HubOrder
 from mosaic_cluster.runtime.ray_backend import RayBackend
 
 SAMPLES = 10_000
+FLOOR = {
+    "write": "os.write of a ready line",
+    "json": "os.write of json.dumps",
+    "emitter": "the emitter",
+}
 
 
 def measure(pairs: int, seconds: float, rate: float) -> dict[str, Any]:
@@ -57,6 +62,7 @@ def measure(pairs: int, seconds: float, rate: float) -> dict[str, Any]:
         "cpu": _slowdown(found["pairs"], "cpu"),
         "inside": sum(each["inside"] for each in on) / sum(each["wall"] for each in on),
         "us_per_event": sum(each["inside"] for each in on) / emitted * 1e6,
+        "floor_us": {name: seconds * 1e6 for name, seconds in found["floor"].items()},
     }
 
 
@@ -76,6 +82,9 @@ def show(found: dict[str, Any]) -> None:
         row = found[what]
         print(f"{text:36}{row['median']:>9.2%}{row['low']:>10.2%} to {row['high']:.2%}")
     print(f"{'inside the emitter':36}{found['inside']:>9.2%}   ({found['us_per_event']:.1f} us an event)")
+    for what, text in FLOOR.items():
+        us = found["floor_us"][what]
+        print(f"{text:36}{us * found['rate'] / 1e6:>9.2%}   ({us:.1f} us an event, right after a step)")
 
 
 def main() -> None:

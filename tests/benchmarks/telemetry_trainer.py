@@ -10,8 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from telemetry_events import SHAPES
@@ -58,6 +61,27 @@ def segment(trainer: Trainer, steps: int, emitter: TelemetryEmitter | None, rate
     return {**found, "events": emitted, "inside": inside}
 
 
+def floor(trainer: Trainer, emitter: TelemetryEmitter, calls: int = 1000) -> dict[str, float]:
+    """Median seconds of one event right after a training step, when no cache is warm for it, by who writes it."""
+    descriptor = os.open(Path(os.environ["MOSAIC_RUN_DIR"], "peer.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    ready = b"x" * 220 + b"\n"
+    writers: dict[str, Callable[[dict[str, Any]], object]] = {
+        "write": lambda fields: os.write(descriptor, ready),
+        "json": lambda fields: os.write(descriptor, json.dumps(fields).encode() + b"\n"),
+        "emitter": emitter.heartbeat,
+    }
+    times: dict[str, list[float]] = {name: [] for name in writers}
+    for number in range(calls):
+        for name, write in writers.items():
+            fields = SHAPES["five"](number)
+            trainer.step()
+            begun = time.perf_counter()
+            write(fields)
+            times[name].append(time.perf_counter() - begun)
+    os.close(descriptor)
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True)
@@ -73,7 +97,7 @@ def main() -> None:
             time.sleep(REST_SECONDS)
             found[kind] = segment(trainer, steps, emitter if kind == "on" else None, config["rate"])
         pairs.append(found)
-    result = {"steps": steps, "pairs": pairs}
+    result = {"steps": steps, "pairs": pairs, "floor": floor(trainer, emitter)}
     Path(os.environ["MOSAIC_RUN_DIR"], "pairs.json").write_text(json.dumps(result))
 
 

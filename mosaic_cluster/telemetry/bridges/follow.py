@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +12,11 @@ import pyarrow.parquet as pq
 
 from mosaic_cluster.storage import Storage
 from mosaic_cluster.telemetry.bridges.protocols import Points
+from mosaic_cluster.telemetry.files import data_files, file_number
 from mosaic_cluster.worker.errors import NotFound
 
-TABLE = "telemetry/metrics"
 COLUMNS = ["run_id", "attempt", "offset", "ts", "name", "step", "value"]
 BATCH_ROWS = 1 << 15
-_FILE = re.compile(r"(\d+)-(\d+)\.parquet")
 
 
 @dataclass(frozen=True)
@@ -71,10 +69,10 @@ class Cursor:
     def new_files(self) -> list[DataFile]:
         """Committed files that have not been written, oldest first within each shard."""
         found = []
-        for name in self._storage.list(TABLE):
-            matched = _FILE.fullmatch(name.rpartition("/")[2])
-            if matched and int(matched[2]) > self._files.get(matched[1], -1):
-                found.append(DataFile(int(matched[2]), matched[1], name))
+        for name in data_files(self._storage.at("telemetry"), "metrics"):
+            shard, number = file_number(name) or (0, -1)
+            if number > self._files.get(str(shard), -1):
+                found.append(DataFile(number, str(shard), f"telemetry/{name}"))
         return sorted(found, key=lambda file: (file.number, file.shard))
 
     def written(self, file: DataFile) -> None:
