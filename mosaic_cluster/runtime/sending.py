@@ -15,7 +15,7 @@ from mosaic_cluster.runtime.saved import Uploads
 from mosaic_cluster.storage import Storage
 from mosaic_cluster.supervision.outcome import write_json
 from mosaic_cluster.units import format_bytes
-from mosaic_cluster.worker.errors import StorageDenied, StorageError, StorageUnavailable
+from mosaic_cluster.worker.errors import NoSuchBucket, StorageDenied, StorageError, StorageUnavailable
 
 HERE = "here"
 """In an attempt's folder on the node where it runs, and nowhere else."""
@@ -47,6 +47,7 @@ class Sender:
         self._announced: list[Checkpoint] = []
         self._sent: dict[str, tuple[int, int]] = {}
         self._left: list[str] = []
+        self._refused: list[str] = []
         self._log: tuple[int, int] | None = None
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -81,11 +82,11 @@ class Sender:
         self._thread.join(seconds)
         self._stop.set()
         if self._done.is_set():
-            return tuple(self._left)
+            return (*self._refused, *self._left)
         logging.getLogger(__name__).warning("%s: not everything got to storage: %s", self._run_dir.name, self._why)
         with self._lock:
             waiting = [os.path.basename(each.path) for each in self._announced]
-        return (*waiting, *(name for name, _ in self._changed(final=True)))
+        return (*self._refused, *waiting, *(name for name, _ in self._changed(final=True)))
 
     def _loop(self) -> None:
         while not self._stop.is_set():
@@ -131,11 +132,11 @@ class Sender:
             if newest.offset not in self._uploads.there():
                 try:
                     self._uploads.put(Path(newest.path), newest.step, newest.offset or 0)
-                except (StorageUnavailable, StorageDenied):
+                except (StorageUnavailable, StorageDenied, NoSuchBucket):
                     raise
                 except (StorageError, OSError) as error:
                     # This one will never go; the others, and the records, must not wait for it.
-                    self._why = str(error)
+                    self._refused.append(os.path.basename(newest.path))
                     said = "%s: the checkpoint %s is not in storage: %s"
                     logging.getLogger(__name__).warning(said, self._run_dir.name, newest.path, error)
             with self._lock:

@@ -133,3 +133,25 @@ def test_what_cannot_be_sent_is_named(s3_server: S3, run_dir: Path) -> None:
         "attempts/1/checkpoints.json", "attempts/1/outcome.json", "attempts/1/sent.json", "checkpoints/1.pt",
         "config.json",
     ]  # fmt: skip
+
+
+def test_a_checkpoint_that_cannot_be_read_holds_nothing_else_up(tmp_path: Path, run_dir: Path) -> None:
+    """It is named in the end; the others, and the records, are in storage."""
+
+    class Picky(LocalStorage):
+        def _upload(self, name: str, path: Path) -> None:
+            if "broken" in name:
+                raise StorageError("this one cannot be read")
+            super()._upload(name, path)
+
+    (run_dir / "attempts" / "1").mkdir(parents=True)
+    (run_dir / "attempts" / "1" / "outcome.json").write_text("{}")
+    storage = Picky(tmp_path / "storage")
+    sender = Sender(storage, run_dir, 1)
+    for step, name in ((1, "good.pt"), (2, "broken.pt")):
+        (run_dir / "checkpoints" / name).write_text(name)
+        sender.announce(Checkpoint(str(run_dir / "checkpoints" / name), step, 1, step * 10))
+    sender.start()
+    assert sender.finish(0, 0, 30) == ("broken.pt",)
+    assert [each.path for each in saved_checkpoints(storage, 1)] == ["checkpoints/good.pt"]
+    assert storage.exists("attempts/1/outcome.json")
