@@ -9,14 +9,17 @@ from __future__ import annotations
 from mosaic_cluster.placement.answers import Answer, Infeasible, Placement, Plan, Waiting
 from mosaic_cluster.placement.planner import plan
 from mosaic_cluster.placement.requests import Declares, Request, request_for
-from mosaic_cluster.placement.view import ClusterView, Gpu, NodeView
+from mosaic_cluster.placement.view import AGENTS_PER_CPU, ClusterView, Gpu, Holding, NodeType, NodeView
 
 __all__ = [
+    "AGENTS_PER_CPU",
     "Answer",
     "ClusterView",
     "Declares",
     "Gpu",
+    "Holding",
     "Infeasible",
+    "NodeType",
     "NodeView",
     "Placement",
     "Plan",

@@ -32,6 +32,9 @@ class Placement(_Answer):
         gpu_memory: bytes the run may use on each GPU; ``None``: all of it.
         reasons: why this node.
         gpu_indices: the GPUs meant, by their number on the node. Ray chooses among equal ones itself.
+        agents: agent slots it takes.
+        accelerator: model of its GPUs, where that is known.
+        gang: of which gang it is; empty: none.
     """
 
     answer: ClassVar[str] = "placed"
@@ -44,6 +47,9 @@ class Placement(_Answer):
     gpu_memory: int | None = None
     reasons: tuple[str, ...] = ()
     gpu_indices: tuple[int, ...] = ()
+    agents: int = 1
+    accelerator: str | None = None
+    gang: str = ""
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Placement:
@@ -70,15 +76,17 @@ class Placement(_Answer):
 
 @dataclass(frozen=True)
 class Waiting(_Answer):
-    """It would fit an idle node, but none has room now.
+    """It would fit an idle node, or one that could be started, but none has room now.
 
     Attributes:
         reasons: one sentence for each class of nodes that could run it.
+        launch: name of the kind of node whose start would make room for it; ``None``: it waits for nodes there are.
     """
 
     answer: ClassVar[str] = "waiting"
     run_id: str
     reasons: tuple[str, ...]
+    launch: str | None = None
 
     def lines(self) -> list[str]:
         """For people."""

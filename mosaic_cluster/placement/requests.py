@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Protocol
 
 from mosaic_cluster.units import MIB
@@ -46,8 +46,18 @@ class Request:
         gpu_memory: bytes needed on each GPU. With one GPU, that share of it is enough (see ``whole_gpus``);
             several GPUs are always whole, each at least that large. ``None``: whole GPUs of any size.
         gpus_mandatory: if false, the run goes without GPUs where none is free now.
-        agents: agents the run serves.
+        agents: agents the run serves: so many agent slots of its node.
         whole_gpus: take the GPU whole, and read ``gpu_memory`` as the least size it may have.
+        accelerator: GPU models of which any will do; empty: any model.
+        labels: what the node's labels must be, in Ray's words: ``v``, ``!v``, ``in(a,b)``, ``!in(a,b)``.
+        gang: requests of one gang are placed all together or not at all; empty: this one stands alone.
+        spread: whether the gang's members keep apart, each on another node if it can; else they keep together.
+        avoid: ids of nodes that it must not be placed on.
+        experiment: whose it is: experiments share by ``weight``.
+        priority: larger goes first.
+        weight: share of its experiment beside others of the same priority.
+        since: unix time since when it waits, in seconds; earlier goes first.
+        duration: seconds it will take, where that is known.
     """
 
     run_id: str
@@ -58,14 +68,26 @@ class Request:
     gpus_mandatory: bool = True
     agents: int = 1
     whole_gpus: bool = False
+    accelerator: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    gang: str = ""
+    spread: bool = False
+    avoid: tuple[str, ...] = ()
+    experiment: str = ""
+    priority: int = 0
+    weight: float = 1.0
+    since: float = 0.0
+    duration: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("cpus", "memory", "gpus", "gpu_memory"):
+        for name in ("cpus", "memory", "gpus", "gpu_memory", "agents"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise ValueError(f"{name} of a request is {value}: give a finite number, 0 or more")
         if self.gpus == 0 and self.gpu_memory is not None:
             raise ValueError("a request has gpu_memory but no gpus: give gpus=1, or no gpu_memory")
+        if not 0 < self.weight < float("inf"):
+            raise ValueError(f"weight of a request is {self.weight}: give a finite number above 0")
 
     @property
     def shares_gpu(self) -> bool:
@@ -83,7 +105,10 @@ class Request:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Request:
         """The way back from :meth:`to_dict`."""
-        return cls(**document)
+        named = {item.name: document[item.name] for item in fields(cls) if item.name in document}
+        for name in ("accelerator", "avoid"):
+            named[name] = tuple(named.get(name, ()))
+        return cls(**named)
 
 
 def request_for(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mosaic_cluster.placement.answers import Placement
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -30,6 +32,11 @@ class Gpu:
             )
 
 
+AGENTS_PER_CPU = 128
+"""Agent slots a node has where nobody says otherwise: enough for any environment, and ten thousand light agents do
+not land on one node."""
+
+
 @dataclass(frozen=True)
 class NodeView:
     """One node.
@@ -46,6 +53,9 @@ class NodeView:
         gpus: its GPUs.
         labels: what its owner says of it.
         is_head: whether it also runs the cluster's own services.
+        agent_slots: agents it takes at most; ``None``: :data:`AGENTS_PER_CPU` for each CPU.
+        agents: agents of the runs that are on it.
+        address: where it is reached.
     """
 
     node_id: str
@@ -59,6 +69,14 @@ class NodeView:
     gpus: tuple[Gpu, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     is_head: bool = False
+    agent_slots: int | None = None
+    agents: int = 0
+    address: str = ""
+
+    @property
+    def slots(self) -> int:
+        """Agents it takes at most."""
+        return int(self.cpus * AGENTS_PER_CPU) if self.agent_slots is None else self.agent_slots
 
     @property
     def usable(self) -> bool:
@@ -72,15 +90,51 @@ class NodeView:
 
 
 @dataclass(frozen=True)
+class NodeType:
+    """A kind of node that the cluster can start by itself.
+
+    Attributes:
+        name: as the cluster's config calls it.
+        node: such a node, idle; its ``node_id`` and ``name`` mean nothing.
+        more: how many more of it may be started.
+    """
+
+    name: str
+    node: NodeView
+    more: int
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a run holds now: counted for its experiment's share, and when it may be free again.
+
+    Attributes:
+        placement: where it is, and what it takes. A view's free amounts are without it already.
+        weight: of its experiment.
+        until: unix time at which it will have ended, in seconds, where that is known.
+    """
+
+    placement: Placement
+    experiment: str = ""
+    priority: int = 0
+    weight: float = 1.0
+    until: float | None = None
+
+
+@dataclass(frozen=True)
 class ClusterView:
     """Every node of a cluster.
 
     Attributes:
         taken_at: unix time of the view, in seconds.
+        launchable: what it could start beside the nodes it has.
+        holdings: what the runs known to us hold.
     """
 
     nodes: tuple[NodeView, ...]
     taken_at: float
+    launchable: tuple[NodeType, ...] = ()
+    holdings: tuple[Holding, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
