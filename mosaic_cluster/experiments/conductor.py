@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import psutil
@@ -30,7 +31,8 @@ from mosaic_cluster.experiments.life import (
     RunPlan,
 )
 from mosaic_cluster.experiments.manifests import write_experiment_manifest, write_run_manifest
-from mosaic_cluster.placement import Placement, plan
+from mosaic_cluster.experiments.quarantine import QUARANTINED, RELEASED, Failure, Quarantine
+from mosaic_cluster.placement import Infeasible, Placement, Request, plan
 from mosaic_cluster.runtime.backend import AttemptResult, Backend, HubOrder
 from mosaic_cluster.units import format_duration
 from mosaic_cluster.worker.errors import StorageError
@@ -42,6 +44,9 @@ REMOTE_STATUS_SECONDS, REMOTE_CONTROL_SECONDS = 5.0, 2.0
 """The same for an object store, where each look and each write is a request that may cost money."""
 STEP_SECONDS = 0.2
 PLACE_SECONDS = 0.5
+AFTER_PAUSE = "waiting to be placed again after a pause"
+MOST_ASKED = 512
+"""Runs that a place is asked for at once; those behind them wait for these first."""
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -108,6 +113,7 @@ class Conductor:
         self.journal = Journal(home.storage, clock)
         self.lives: dict[str, RunLife] = {}
         self.story: Story = Unchanging()
+        self.quarantine = Quarantine()
         self.stopping = False
         self.paused = False
         self._listener = listener
@@ -267,6 +273,7 @@ class Conductor:
             "driven_since": self._begun,
             "driver": None if state in TERMINAL else driver_identity(),
             "backend": self.backend.name,
+            "quarantine": self.quarantine.told(),
             "runs": [life.to_dict() for life in self.lives.values()],
             **self.story.document(),
         }
@@ -278,12 +285,15 @@ class Conductor:
     def _ended(self, life: RunLife, result: AttemptResult, *, counts: bool = True) -> None:
         now = self._clock()
         self._changed = True
+        # The node is to blame, not the run.
+        counts = counts and result.outcome.code != "node_lost" and not self._blame_node(life, result)
         self.journal.append(
             "attempt_ended", run_id=life.run_id, attempt=life.attempt, counts=counts, **result.to_dict()
         )
+        left, life.leaving = life.leaving, None
         life.attempt_ended(result, now, counts=counts)
         if life.state == PAUSED and life.paused_by is None and life.held_back is None:
-            life.move(PENDING, "waiting to be placed again after a pause", now)
+            life.move(PENDING, f"waits for another place: {left}" if left else AFTER_PAUSE, now)
         if life.ended:
             self._close_run(life)
         elif life.stop_requested is not None:  # told to stop while it was pausing or failing
@@ -319,18 +329,80 @@ class Conductor:
                 life.reason = why
 
     def place(self) -> None:
-        """Start every run that waits for a place and may have one, where there is room."""
+        """Start every run that waits for a place and gets one; the others learn why they wait."""
         now = self._clock()
         self._due["place"] = now
+        self._leave_draining()
         ready = [life for life in self.lives.values() if life.waits and life.not_before <= now]
-        if not ready:
-            return
-        answers = plan([life.plan.request for life in ready], self.backend.view())
-        for life, answer in zip(ready, answers.answers, strict=True):
+        asked, later = ready[:MOST_ASKED], ready[MOST_ASKED:]
+        answers = self.backend.allocate(
+            [self._request(life) for life in asked], quarantine=self.quarantine.reasons
+        )
+        for life in asked:
+            answer = answers.get(life.run_id)
             if isinstance(answer, Placement):
                 self._start(life, answer)
-            else:
+            elif answer is not None:
                 life.reason = "; ".join(answer.reasons)
+        for life in later:
+            life.reason = f"{MOST_ASKED} runs of this experiment wait before it"
+
+    def _request(self, life: RunLife) -> Request:
+        """What a run asks for now."""
+        request = life.plan.request
+        return replace(
+            request,
+            experiment=self.home.experiment_id,
+            since=life.since,
+            avoid=tuple(self.quarantine.nodes),
+            # One that comes back does not wait for those that never went.
+            gang="" if life.attempt else request.gang,
+        )
+
+    def _leave_draining(self) -> None:
+        """Runs on nodes that are about to go save their work while they can, and go on elsewhere."""
+        running = [life for life in self.lives.values() if life.handle is not None and life.order is not None]
+        draining = self.backend.draining() if running else {}
+        for life in running:
+            placement = life.order.placement if life.order is not None else None
+            if placement is None or placement.node_id not in draining or life.leaving or life.stop_requested:
+                continue
+            life.leaving = f"node {placement.node_name} is being drained"
+            if life.plan.worker.supports_checkpointing and life.handle is not None:
+                life.handle.stop("paused", life.leaving)
+                life.reason = f"saves its work and moves: {life.leaving}"
+            else:
+                life.reason = f"{life.leaving}; this worker keeps no checkpoints, so it runs on until the node goes"
+
+    def _blame_node(self, life: RunLife, result: AttemptResult) -> bool:
+        """Whether a failure was the node's and not the run's; keeps off the node then."""
+        outcome, order = result.outcome, life.order
+        if order is None:
+            return False
+        node_id = order.placement.node_id
+        if outcome.state != FAILED or not (outcome.retryable or outcome.code == "start_failed"):
+            if outcome.state != FAILED:
+                self.quarantine.went_well(node_id, outcome.duration)
+            return False
+        failure = Failure.of(
+            life.run_id, life.plan.worker.name, node_id, order.placement.node_name, outcome, self._clock()
+        )
+        kept, released = self.quarantine.failed(failure, elsewhere=self._fits_elsewhere(life, node_id))
+        for each in released:
+            self.journal.append(RELEASED, node_id=each.node_id, reason="the same failure came on another node")
+        if kept is None:
+            return False
+        earlier = {run: count for run, count in kept.forgiven.items() if run != life.run_id}
+        earlier[life.run_id] = kept.forgiven.get(life.run_id, 1) - 1
+        self.journal.append(QUARANTINED, **kept.to_dict(), forgiven=earlier)
+        for run_id, count in earlier.items():
+            self.lives[run_id].forgive(count)
+        return True
+
+    def _fits_elsewhere(self, life: RunLife, node_id: str) -> bool:
+        """Whether a run could ever run on a node that is not kept off, and is not this one."""
+        request = replace(self._request(life), gang="", avoid=(*self.quarantine.nodes, node_id))
+        return not isinstance(plan([request], self.backend.view()).answers[0], Infeasible)
 
     def _start(self, life: RunLife, placement: Placement) -> None:
         order = life.next_order(self.home.experiment_id, self.home.location, placement)
@@ -399,7 +471,7 @@ class Conductor:
         if life.handle is not None:
             life.handle.unpause()  # one that is just saving its work goes on once that is done
         elif life.state == PAUSED:
-            life.move(PENDING, life.held_back or "waiting to be placed again after a pause", self._clock())
+            life.move(PENDING, life.held_back or AFTER_PAUSE, self._clock())
 
     def hold_back(self, life: RunLife, why: str) -> None:
         """Keep a run from running for the experiment's own reasons; one that runs saves its work and ends."""

@@ -72,6 +72,7 @@ class RunLife:
         held: paused with its processes frozen and its resources still taken.
         held_back: why it is not to run now although nobody paused it; ``None`` where it may.
         paused_by: who paused it.
+        leaving: why it is to leave its node; ``None`` where it is not.
         not_before: unix time before which no new attempt is made.
         origin: another run's checkpoint that it goes on from.
         lineage: all such, in order, with its settings before and since.
@@ -91,6 +92,7 @@ class RunLife:
     held_back: str | None = None
     pausing: bool = False
     paused_by: str | None = None
+    leaving: str | None = None
     not_before: float = 0.0
     origin: Origin | None = None
     lineage: list[dict[str, Any]] = field(default_factory=list)
@@ -222,6 +224,10 @@ class RunLife:
         else:
             self.move(outcome.state, outcome.message, now)
 
+    def forgive(self, count: int) -> None:
+        """Failures that were not its own do not count against ``max_failures``."""
+        self.failures = max(0, self.failures - count)
+
     def tail_ended(self, attempt: int, result: AttemptResult) -> bool:
         """Take what closing an ended attempt once more found; whether that is news."""
         for each in self.attempts:
@@ -252,7 +258,8 @@ class RunLife:
             why = f"paused by {self.paused_by}; its attempt failed meanwhile: {outcome.message}"
             self.move(PAUSED, why, now)
         else:
-            delay = RESTART_DELAY * self.failures
+            # Soon if it was not to blame, but not in a hurry if that goes on.
+            delay = RESTART_DELAY * (self.failures if counts else min(len(self.attempts), 30))
             self.not_before = now + delay
             how = (
                 "from its last checkpoint"

@@ -8,6 +8,7 @@ from typing import Any
 
 from mosaic_cluster.experiments.home import ExperimentHome
 from mosaic_cluster.experiments.life import COMPLETED, FAILED, PENDING, RunLife
+from mosaic_cluster.experiments.quarantine import QUARANTINED
 from mosaic_cluster.placement import Placement
 from mosaic_cluster.runtime.backend import AttemptResult
 from mosaic_cluster.supervision import Outcome
@@ -40,6 +41,9 @@ class Replay:
             life = self.lives[entry["run_id"]]
             life.attempt_ended(result_of(entry), self.now, counts=bool(entry.get("counts", True)))
             self._open.pop(life.run_id, None)
+        elif kind == QUARANTINED:
+            for run_id, count in entry["forgiven"].items():
+                self.lives[run_id].forgive(count)
         elif kind == REOPENED:
             reopen(self.lives[entry["run_id"]], retry_failed=True, now=self.now)
         elif kind == "run_ended":

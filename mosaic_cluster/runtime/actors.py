@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -32,10 +33,17 @@ class WorkerActor:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._attempt: Attempt | None = None
+        self._lease: dict[str, Any] | None = None
         self._early: list[tuple[Key, str, tuple[Any, ...]]] = []
 
-    def run(self, order: AttemptOrder, shards: int) -> AttemptResult:
-        """Run an attempt to its end; ``shards``: how many hubs its experiment has."""
+    def run(self, order: AttemptOrder, shards: int, lease: dict[str, Any] | None = None) -> AttemptResult:
+        """Run an attempt to its end.
+
+        Args:
+            shards: how many hubs its experiment has.
+            lease: by which it holds its place, and the key of the driver that does.
+        """
+        self._lease = lease
         attempt = Attempt(order, hub_client(order.experiment_id, shards))
         with self._lock:
             self._attempt = attempt
@@ -48,7 +56,13 @@ class WorkerActor:
     def progress(self, key: Key) -> RunProgress | None:
         """What is known right now; ``None`` if that attempt has not begun."""
         attempt = self._attempt
-        return attempt.progress() if attempt is not None and key_of(attempt.order) == key else None
+        if attempt is None or key_of(attempt.order) != key:
+            return None
+        return replace(attempt.progress(), gpu_indices=_gpu_indices())
+
+    def lease(self) -> dict[str, Any] | None:
+        """By what it holds its place, for an allocator that has lost its memory."""
+        return self._lease
 
     def ask(self, key: Key, action: str, *arguments: Any) -> None:
         """``stop`` (code, message), ``pause`` or ``unpause`` the attempt; see :class:`Attempt`."""
@@ -62,6 +76,12 @@ class WorkerActor:
     def pid(self) -> int:
         """Process id, for those who look after processes."""
         return os.getpid()
+
+
+def _gpu_indices() -> tuple[int, ...]:
+    """The GPUs that Ray has given this actor, by their number on the node; empty where they have names."""
+    given = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+    return tuple(int(each) for each in given) if all(str(each).isdigit() for each in given) else ()
 
 
 @ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]

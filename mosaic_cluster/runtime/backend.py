@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from mosaic_cluster.placement import ClusterView, Placement
+from mosaic_cluster.placement import Answer, ClusterView, Placement, Request
 from mosaic_cluster.runtime.searching.protocols import Scheduler, SchedulerSetup, Searcher, SearchSetup
 from mosaic_cluster.storage import Storage, work_folder
 from mosaic_cluster.supervision import Limits, Outcome, Room
@@ -175,6 +175,7 @@ class RunProgress:
         stands_still: why its processes are held, if they are, and nobody paused them.
         held: seconds they stood still for that.
         released: bytes of its log that were let go.
+        gpu_indices: GPUs it has, by their number on the node, where that is known.
     """
 
     state: str
@@ -189,6 +190,7 @@ class RunProgress:
     stands_still: str | None = None
     held: float = 0.0
     released: int = 0
+    gpu_indices: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,23 @@ class Backend(Protocol):
 
     def view(self) -> ClusterView:
         """Nodes and what is free on them now."""
+
+    def allocate(
+        self, requests: Sequence[Request], *, quarantine: Mapping[str, str] | None = None
+    ) -> dict[str, Answer]:
+        """Ask for places. Call it again and again: what is not asked for any more, nobody waits for.
+
+        Args:
+            requests: all runs that wait for a place; empty: none does.
+            quarantine: ids of nodes that this experiment keeps off, and why, for people to see.
+
+        Returns:
+            By run id. A place that is given is held until the run on it has ended, if it is started before the next
+            call. A request without an answer has not been looked at yet.
+        """
+
+    def draining(self) -> dict[str, float | None]:
+        """Ids of nodes that are to go away, with the unix time at which they will, in seconds, where it is known."""
 
     def open(self, experiment_id: str, experiment_dir: str, hubs: HubOrder) -> None:
         """Start what an experiment needs: its telemetry hubs."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mosaic_cluster.inventory import view_of_this_machine
-from mosaic_cluster.placement import ClusterView
+from mosaic_cluster.placement import Answer, ClusterView, Request, plan
 from mosaic_cluster.runtime.attempt import Attempt, finish_attempt
 from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Handle, HubOrder, RunProgress
 from mosaic_cluster.runtime.hub_service import HubService, ShardedHub
@@ -98,6 +98,18 @@ class InlineBackend:
             memory_taken=sum(handle.order.placement.memory or 0 for handle in alive),
             taken_at=self._clock(),
         )
+
+    def allocate(
+        self, requests: Sequence[Request], *, quarantine: Mapping[str, str] | None = None
+    ) -> dict[str, Answer]:
+        """See :class:`Backend`."""
+        del quarantine
+        answers = plan(requests, self.view()).answers if requests else ()
+        return {request.run_id: answer for request, answer in zip(requests, answers, strict=True)}
+
+    def draining(self) -> dict[str, float | None]:
+        """This machine stays."""
+        return {}
 
     def open(self, experiment_id: str, experiment_dir: str, hubs: HubOrder) -> None:
         """Start the hubs of this experiment."""

@@ -8,17 +8,26 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray._private.state import available_resources_per_node, state
+from ray._private.state import state
 from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ulid import ULID
 
-from mosaic_cluster.inventory import view_from_ray
-from mosaic_cluster.placement import ClusterView, Placement
+from mosaic_cluster.placement import Answer, ClusterView, Placement, Request
 from mosaic_cluster.runtime.actors import WorkerActor, finish_on_node, key_of
+from mosaic_cluster.runtime.allocation.allocator import (
+    WORKER_PREFIX,
+    OwnAllocator,
+    SharedAllocator,
+    Statement,
+    existing_view,
+)
+from mosaic_cluster.runtime.allocation.book import Lease
+from mosaic_cluster.runtime.allocation.reading import ClusterReader
 from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Handle, HubOrder, RunProgress
 from mosaic_cluster.runtime.hubs import NAMESPACE, HubKeeper
 from mosaic_cluster.runtime.searching.protocols import NoScheduler, Scheduler, SchedulerSetup, Searcher, SearchSetup
@@ -43,12 +52,13 @@ CONNECT_SECONDS = 5.0
 class RayHandle:
     """An attempt in a worker actor."""
 
-    def __init__(self, backend: RayBackend, order: AttemptOrder, actor: Any) -> None:
+    def __init__(self, backend: RayBackend, order: AttemptOrder, actor: Any, lease: Lease) -> None:
         self.order = order
+        self.lease = lease
         self._backend = backend
         self._begun = time.monotonic()
         self.actor = actor
-        self.result_ref = actor.run.remote(order, backend.shards)
+        self.result_ref = self._run()
         self._progress_ref: Any = None
         self.reused = False
         self.progress: RunProgress | None = None
@@ -56,6 +66,15 @@ class RayHandle:
         self.unaccounted = True
         self._result: AttemptResult | None = None
         self._closings = 0
+
+    def _run(self) -> Any:
+        said = {"driver": self._backend.key, "lease": replace(self.lease, started=True).to_dict()}
+        return self.actor.run.remote(self.order, self._backend.shards, said)
+
+    @property
+    def holds(self) -> Lease | None:
+        """What it holds now, as far as is known; ``None`` once its actor is gone."""
+        return None if self._closings else replace(self.lease, started=not self.unaccounted)
 
     def poll(self) -> AttemptResult | None:
         """See :class:`Handle`."""
@@ -75,7 +94,7 @@ class RayHandle:
                 # The actor had died while it was idle: nothing of this attempt has begun.
                 self.reused, self.unaccounted = False, True
                 self.actor = _new_actor(self.order.placement)
-                self.result_ref = self.actor.run.remote(self.order, self._backend.shards)
+                self.result_ref = self._run()
                 self._progress_ref = None
                 return
             if self._closings == CLOSINGS:
@@ -85,6 +104,8 @@ class RayHandle:
             self._closings += 1
             self.result_ref = self._backend.closing(self.order)
             return
+        if self._closings and self._result is not None:
+            self._result = _lost_with_node(self.order, self._result)
         self._backend.ended(self, healthy=self._closings == 0)
 
     def refresh(self) -> None:
@@ -98,6 +119,9 @@ class RayHandle:
                 self.progress = ray.get(self._progress_ref) or self.progress
             except RayError:
                 return  # poll() tells what became of the actor
+            if self.progress is not None and self.progress.gpu_indices:
+                placement = replace(self.lease.placement, gpu_indices=self.progress.gpu_indices)
+                self.lease = replace(self.lease, placement=placement)
         self._progress_ref = self.actor.progress.remote(key_of(self.order))
 
     def waiting_reason(self) -> str | None:
@@ -146,6 +170,11 @@ class RayBackend:
     def __init__(self, address: str | None = None) -> None:
         self._owns_connection = not ray.is_initialized()
         self.address = _connect(address) if self._owns_connection else ray.get_runtime_context().gcs_address
+        self.key = str(ULID())
+        # A Ray that only we know of has no other driver to agree with.
+        self._embedded = self._owns_connection and address in (None, "local")
+        self._allocator: OwnAllocator | SharedAllocator | None = None
+        self._granted: dict[str, Lease] = {}
         self._hubs: HubKeeper | None = None
         self._running: dict[str, RayHandle] = {}
         self._idle: list[_Idle] = []
@@ -166,50 +195,63 @@ class RayBackend:
         return make_scheduler(setup)
 
     def view(self) -> ClusterView:
-        """Nodes and what is free on them now, as Ray accounts for it."""
+        """Nodes and what is free on them now, as far as Ray and the cluster's allocator know."""
+        if self._allocator is not None:
+            return self._allocator.view()
+        return existing_view() or ClusterReader().read()
+
+    def allocate(
+        self, requests: Sequence[Request], *, quarantine: Mapping[str, str] | None = None
+    ) -> dict[str, Answer]:
+        """See :class:`Backend`."""
+        if self._allocator is None:
+            raise _not_open()
+        held = [handle.holds for handle in self._running.values()]
+        leases = [lease for lease in held if lease is not None]
+        leases += [Lease(idle.placement, spare=True) for idle in self._idle]
+        answers = self._allocator.ask(Statement(self.key, leases, requests, quarantine or {}))
+        if answers is None:
+            return {}
+        asked = {request.run_id: request for request in requests}
+        found = {answer.run_id: answer for answer in answers if answer.run_id in asked}
+        self._granted = {
+            run_id: Lease.of(answer, asked[run_id], time.time())
+            for run_id, answer in found.items()
+            if isinstance(answer, Placement)
+        }
+        return found
+
+    def draining(self) -> dict[str, float | None]:
+        """See :class:`Backend`."""
         try:
-            draining = list(state.get_draining_nodes())
-            nodes, free = ray.nodes(), available_resources_per_node()
-        except (RayError, RuntimeError) as error:
-            raise BackendError(f"the Ray cluster at {self.address} does not answer: {error}") from error
-        return view_from_ray(nodes, self._less_what_starts(free), draining=draining, taken_at=time.time())
-
-    def _less_what_starts(self, free: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-        """Ray accounts for an actor once it is being started: until ours has answered, we do so ourselves.
-
-        What an idle actor of ours holds, on the other hand, is free for another run of ours.
-        """
-        left = {node: dict(resources) for node, resources in free.items()}
-        changes = [(handle.order.placement, -1) for handle in self._running.values() if handle.unaccounted]
-        changes += [(idle.placement, 1) for idle in self._idle]
-        for placement, sign in changes:
-            node = left.get(placement.node_id, {})
-            for name, amount in (("CPU", placement.cpus), ("GPU", placement.gpus), ("memory", placement.memory)):
-                if amount:
-                    node[name] = max(0.0, node.get(name, 0.0) + sign * amount)
-        return left
+            found: Mapping[str, int] = state.get_draining_nodes()
+        except (RayError, RuntimeError):
+            return {}
+        return {node: deadline / 1000 if deadline > 0 else None for node, deadline in found.items()}
 
     def open(self, experiment_id: str, experiment_dir: str, hubs: HubOrder) -> None:
-        """Start the experiment's hub actors."""
+        """Start the experiment's hub actors; find the cluster's allocator, or start it."""
+        self._allocator = OwnAllocator() if self._embedded else SharedAllocator()
         self._hubs = HubKeeper(experiment_id, experiment_dir, hubs)
 
     @property
     def shards(self) -> int:
         """How many hubs there are."""
         if self._hubs is None:
-            raise BackendError("the Ray backend was used before it was opened for an experiment")
+            raise _not_open()
         return self._hubs.shards
 
     def start(self, order: AttemptOrder) -> Handle:
         """Begin an attempt on the node its placement names, in an idle actor of the same size if there is one."""
         size = _size(order.placement)
+        lease = replace(self._granted.pop(order.run_id, Lease(order.placement)), placement=order.placement)
         idle = next((each for each in self._idle if _size(each.placement) == size), None)
         if idle is not None:
             self._idle.remove(idle)
-            handle = RayHandle(self, order, idle.actor)
+            handle = RayHandle(self, order, idle.actor, lease)
             handle.unaccounted, handle.reused = False, True
         else:
-            handle = RayHandle(self, order, _new_actor(order.placement))
+            handle = RayHandle(self, order, _new_actor(order.placement), lease)
         self._running[order.run_id] = handle
         return handle
 
@@ -279,12 +321,17 @@ class RayBackend:
         if self._hubs is not None:
             self._hubs.close()
             self._hubs = None
+        if self._allocator is not None:
+            self._allocator.close(self.key)
+            self._allocator = None
         if self._owns_connection:
             ray.shutdown()
 
 
 def _new_actor(placement: Placement) -> Any:
     return WorkerActor.options(  # type: ignore[attr-defined]
+        # A name, so that a new allocator finds it and learns what it holds.
+        name=f"{WORKER_PREFIX}{ULID()}",
         namespace=NAMESPACE,
         num_cpus=placement.cpus,
         num_gpus=placement.gpus,
@@ -300,6 +347,20 @@ def _new_actor(placement: Placement) -> Any:
 def _size(placement: Placement) -> tuple[Any, ...]:
     """What an actor must be alike in to take another run."""
     return placement.node_id, placement.cpus, placement.gpus, placement.memory
+
+
+def _lost_with_node(order: AttemptOrder, result: AttemptResult) -> AttemptResult:
+    """Of an attempt whose actor is gone: say so if its whole node is."""
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    placement = order.placement
+    if result.outcome.code != "actor_lost" or placement.node_id in alive:
+        return result
+    message = f"node {placement.node_name} died, or was cut off, with the run on it"
+    return replace(result, outcome=replace(result.outcome, code="node_lost", message=message))
+
+
+def _not_open() -> BackendError:
+    return BackendError("the Ray backend was used before it was opened for an experiment")
 
 
 def _cannot_close(order: AttemptOrder, error: RayError) -> BackendError:

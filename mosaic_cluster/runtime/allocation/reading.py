@@ -1,0 +1,30 @@
+"""The cluster as Ray tells it."""
+
+from __future__ import annotations
+
+import time
+
+import ray
+from ray._private.state import available_resources_per_node, state
+from ray.exceptions import RayError
+
+from mosaic_cluster.inventory import view_from_ray
+from mosaic_cluster.placement import ClusterView
+from mosaic_cluster.worker.errors import BackendError
+
+
+class ClusterReader:
+    """Reads the cluster that this process is connected to."""
+
+    def read(self) -> ClusterView:
+        """Nodes and what is free on them now, as Ray accounts for it.
+
+        Raises:
+            BackendError: the cluster does not answer.
+        """
+        try:
+            draining = list(state.get_draining_nodes())
+            nodes, free = ray.nodes(), available_resources_per_node()
+        except (RayError, RuntimeError) as error:
+            raise BackendError(f"the Ray cluster does not answer: {error}") from error
+        return view_from_ray(nodes, free, draining=draining, taken_at=time.time())
