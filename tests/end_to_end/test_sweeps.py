@@ -124,7 +124,7 @@ def test_asha_on_ray_stops_all_seeds_of_what_is_behind(lab: Lab) -> None:
 
 def test_hyperband_on_ray_pauses_and_continues(lab: Lab) -> None:
     done = run(lab, scheduler="hyperband", space={"quality": {"choice": list(range(8, 0, -1))}}, seeds=[1],
-               config={"steps": 18, "pause": 0.05}, metric={"name": "score", "at": [6, 18]})  # fmt: skip
+               config={"steps": 18, "pause": 0.2}, metric={"name": "score", "at": [6, 18]})  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     status = status_of(lab)
     states = Counter(trial["state"] for trial in status["trials"])
