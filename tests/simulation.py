@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mosaic_cluster.placement import ClusterView, NodeView
+from mosaic_cluster.placement import Answer, ClusterView, NodeView, Request, plan
 from mosaic_cluster.runtime.attempt import _goes_on_from, _watched
 from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, HubOrder, RunProgress
 from mosaic_cluster.runtime.searching.tune_schedulers import make_scheduler
@@ -151,6 +151,16 @@ class SimBackend:
         free = self.slots - sum(handle.order.placement.cpus for handle in self.running)
         node = NodeView("n", "node-n", True, False, float(self.slots), float(free), 1 << 40, 1 << 40)
         return ClusterView((node,), self.clock())
+
+    def allocate(
+        self, requests: Sequence[Request], *, quarantine: Mapping[str, str] | None = None
+    ) -> dict[str, Answer]:
+        del quarantine
+        answers = plan(requests, self.view()).answers if requests else ()
+        return {request.run_id: answer for request, answer in zip(requests, answers, strict=True)}
+
+    def draining(self) -> dict[str, float | None]:
+        return {}
 
     def open(self, experiment_id: str, experiment_dir: str, hubs: HubOrder) -> None:
         del experiment_id, experiment_dir

@@ -31,7 +31,7 @@ from mosaic_cluster.experiments.life import (
     RunPlan,
 )
 from mosaic_cluster.experiments.manifests import write_experiment_manifest, write_run_manifest
-from mosaic_cluster.experiments.quarantine import QUARANTINED, RELEASED, Failure, Quarantine
+from mosaic_cluster.experiments.quarantine import EARLY_SECONDS, QUARANTINED, RELEASED, Failure, Quarantine
 from mosaic_cluster.placement import Infeasible, Placement, Request, plan
 from mosaic_cluster.runtime.backend import AttemptResult, Backend, HubOrder
 from mosaic_cluster.units import format_duration
@@ -335,9 +335,7 @@ class Conductor:
         self._leave_draining()
         ready = [life for life in self.lives.values() if life.waits and life.not_before <= now]
         asked, later = ready[:MOST_ASKED], ready[MOST_ASKED:]
-        answers = self.backend.allocate(
-            [self._request(life) for life in asked], quarantine=self.quarantine.reasons
-        )
+        answers = self.backend.allocate([self._request(life) for life in asked], quarantine=self.quarantine.reasons)
         for life in asked:
             answer = answers.get(life.run_id)
             if isinstance(answer, Placement):
@@ -382,11 +380,13 @@ class Conductor:
         node_id = order.placement.node_id
         if outcome.state != FAILED or not (outcome.retryable or outcome.code == "start_failed"):
             if outcome.state != FAILED:
-                self.quarantine.went_well(node_id, outcome.duration)
+                self.quarantine.went_well(node_id)
             return False
         failure = Failure.of(
             life.run_id, life.plan.worker.name, node_id, order.placement.node_name, outcome, self._clock()
         )
+        if outcome.duration >= EARLY_SECONDS or self._others_live_on(node_id):
+            self.quarantine.went_well(node_id)
         kept, released = self.quarantine.failed(failure, elsewhere=self._fits_elsewhere(life, node_id))
         for each in released:
             self.journal.append(RELEASED, node_id=each.node_id, reason="the same failure came on another node")
@@ -398,6 +398,15 @@ class Conductor:
         for run_id, count in earlier.items():
             self.lives[run_id].forgive(count)
         return True
+
+    def _others_live_on(self, node_id: str) -> bool:
+        """Whether a run on a node has got beyond its first minute."""
+        now = self._clock()
+        return any(
+            life.state == RUNNING and life.order is not None and life.order.placement.node_id == node_id
+            and now - life.since >= EARLY_SECONDS
+            for life in self.lives.values()
+        )  # fmt: skip
 
     def _fits_elsewhere(self, life: RunLife, node_id: str) -> bool:
         """Whether a run could ever run on a node that is not kept off, and is not this one."""
@@ -520,5 +529,3 @@ def driver_identity() -> dict[str, Any]:
         "pid": os.getpid(),
         "process_started": psutil.Process().create_time(),
     }
-
-

@@ -93,10 +93,9 @@ class Quarantine:
         """By node id."""
         return {node_id: kept.reason for node_id, kept in self.nodes.items()}
 
-    def went_well(self, node_id: str, lived: float) -> None:
+    def went_well(self, node_id: str) -> None:
         """A run ended well on a node, or lived on beyond its first minute: the node is not to blame for the others."""
-        if lived >= EARLY_SECONDS or node_id in self._early:
-            self._early.pop(node_id, None)
+        self._early.pop(node_id, None)
 
     def failed(self, failure: Failure, *, elsewhere: bool) -> tuple[Kept | None, list[Kept]]:
         """Judge a failure.
