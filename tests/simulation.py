@@ -37,9 +37,10 @@ class Clock:
 class SimHandle:
     """One simulated attempt."""
 
-    def __init__(self, order: AttemptOrder, clock: Clock) -> None:
+    def __init__(self, order: AttemptOrder, clock: Clock, broken: Mapping[str, str]) -> None:
         self.order = order
         self.clock = clock
+        self.broken = broken
         self.begun = clock()
         self.result: AttemptResult | None = None
         self.asked: tuple[str, str] | None = None
@@ -71,6 +72,9 @@ class SimHandle:
     def advance(self) -> None:
         """One step of training, or the end."""
         config = self.order.config
+        if self.order.placement.node_id in self.broken:
+            self._end("FAILED", "exit_code", self.broken[self.order.placement.node_id], retryable=True)
+            return
         if self.order.seed == config.get("fail_seed") or config["quality"] == config.get("fail_quality"):
             self._end("FAILED", "exit_code", "the worker exited with code 1", retryable=True)
             return
@@ -133,8 +137,12 @@ class SimBackend:
     """Runs attempts in virtual time.
 
     Attributes:
-        slots: CPUs of its one node.
+        slots: CPUs of each node.
         steps: training steps simulated so far, over all runs.
+        nodes: their ids.
+        broken: nodes on which runs fail, and what they say then.
+        leaving: nodes that are being drained.
+        started: ids of the nodes that attempts were started on, in order.
     """
 
     clock: Clock
@@ -143,14 +151,25 @@ class SimBackend:
     steps: int = 0
     running: list[SimHandle] = field(default_factory=list)
     most_running: int = 0
+    nodes: tuple[str, ...] = ("n",)
+    broken: dict[str, str] = field(default_factory=dict)
+    leaving: dict[str, float | None] = field(default_factory=dict)
+    started: list[str] = field(default_factory=list)
 
     searcher = staticmethod(make_searcher)
     scheduler = staticmethod(make_scheduler)
 
     def view(self) -> ClusterView:
-        free = self.slots - sum(handle.order.placement.cpus for handle in self.running)
-        node = NodeView("n", "node-n", True, False, float(self.slots), float(free), 1 << 40, 1 << 40)
-        return ClusterView((node,), self.clock())
+        return ClusterView(tuple(self._node(node) for node in self.nodes), self.clock())
+
+    def _node(self, node: str) -> NodeView:
+        taken = sum(
+            handle.order.placement.cpus for handle in self.running if handle.order.placement.node_id == node
+        )
+        return NodeView(
+            node, f"node-{node}", draining=node in self.leaving, cpus=float(self.slots),
+            cpus_free=float(self.slots - taken), memory=1 << 40, memory_free=1 << 40,
+        )  # fmt: skip
 
     def allocate(
         self, requests: Sequence[Request], *, quarantine: Mapping[str, str] | None = None
@@ -160,13 +179,14 @@ class SimBackend:
         return {request.run_id: answer for request, answer in zip(requests, answers, strict=True)}
 
     def draining(self) -> dict[str, float | None]:
-        return {}
+        return dict(self.leaving)
 
     def open(self, experiment_id: str, experiment_dir: str, hubs: HubOrder) -> None:
         del experiment_id, experiment_dir
 
     def start(self, order: AttemptOrder) -> SimHandle:
-        handle = SimHandle(order, self.clock)
+        handle = SimHandle(order, self.clock, self.broken)
+        self.started.append(order.placement.node_id)
         self.running.append(handle)
         self.most_running = max(self.most_running, len(self.running))
         return handle

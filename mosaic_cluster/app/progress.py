@@ -69,7 +69,9 @@ class RunRow:
 
     @property
     def words(self) -> str:
-        """Why it is as it is, and whether its storage slowed it."""
+        """Why it is as it is, for how long it has waited, and whether its storage slowed it."""
+        if self.state == "PENDING" and self.reason and self.running >= 1:
+            return f"{self.reason} (waits {format_duration(round(self.running))})"
         if self.stood_still < 1:
             return self.reason
         slowed = f"stood still {format_duration(round(self.stood_still))} in all until its telemetry found room"
@@ -78,7 +80,13 @@ class RunRow:
 
 @dataclass(frozen=True)
 class Progress:
-    """One experiment at one moment; ``sweep`` is what else there is of a sweep."""
+    """One experiment at one moment.
+
+    Attributes:
+        age: seconds since it was created; of one that is over, until it was.
+        sweep: what else there is of a sweep.
+        kept_off: nodes that it keeps off, and why, a sentence each.
+    """
 
     experiment_id: str
     kind: str
@@ -87,6 +95,7 @@ class Progress:
     rows: tuple[RunRow, ...]
     age: float
     sweep: SweepProgress | None = None
+    kept_off: tuple[str, ...] = ()
 
     @classmethod
     def from_status(cls, status: Mapping[str, Any], now: float) -> Progress:
@@ -103,6 +112,11 @@ class Progress:
             rows=tuple(_row(run, now) for run in status.get("runs", ())),
             age=_age(status, now),
             sweep=SweepProgress.from_status(status),
+            kept_off=tuple(
+                f"node {each['node']} is kept off since {format_duration(max(0, round(now - each['since'])))}: "
+                f"{each['reason']}"
+                for each in status.get("quarantine", ())
+            ),
         )
 
     def heading(self) -> str:

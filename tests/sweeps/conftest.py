@@ -67,9 +67,18 @@ class Sweeps:
         }
         return {key: value for key, value in {**base, **changes}.items() if value is not None}
 
-    def run(self, *, slots: int = 4, die_at: int | None = None, **changes: Any) -> Conductor:
+    def run(
+        self,
+        *,
+        slots: int = 4,
+        die_at: int | None = None,
+        arrange: Callable[[SimBackend], None] | None = None,
+        **changes: Any,
+    ) -> Conductor:
         """Run a sweep to its end, or until the driver dies before it writes journal entry ``die_at``."""
         self.backend = SimBackend(self.clock, slots)
+        if arrange is not None:
+            arrange(self.backend)
         prepared = prepare(self.spec(**changes), self.catalog)
         return self._drive(lambda: launch(prepared, self.backend, clock=self.clock), die_at)
 
