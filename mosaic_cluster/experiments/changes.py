@@ -12,11 +12,15 @@ from mosaic_cluster.worker.errors import InvalidInput, Problem, SpecError
 
 CREATED, CHANGED = "experiment_created", "spec_changed"
 NEXT_ATTEMPT = "holds for each run from its next attempt on"
+NEXT_PLACE = "holds for runs that are placed from now on"
 MAY_CHANGE: Mapping[str, Mapping[str, str]] = {
     "run": {
         "config": "holds from the next attempt on, which continues from the last checkpoint",
         "limits": NEXT_ATTEMPT,
         "resources": NEXT_ATTEMPT,
+        "priority": NEXT_PLACE,
+        "weight": NEXT_PLACE,
+        "on_oom": "holds from the next time a run is out of memory on",
         "environment": NEXT_ATTEMPT,
         "telemetry": "holds from now on, for each run from its next attempt on",
         "command": NEXT_ATTEMPT,
@@ -27,6 +31,9 @@ MAY_CHANGE: Mapping[str, Mapping[str, str]] = {
         "limits.max_concurrent_trials": "holds for trials that start from now on",
         "samples": "more trials, after those there are",
         "resources": NEXT_ATTEMPT,
+        "priority": NEXT_PLACE,
+        "weight": NEXT_PLACE,
+        "on_oom": "holds from the next time a run is out of memory on",
         "environment": NEXT_ATTEMPT,
         "telemetry": "holds from now on, for each run from its next attempt on",
         "notes": "is kept from now on",
@@ -62,7 +69,13 @@ class Change:
 def accepted(record: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The spec that an experiment goes by: as submitted, or as last accepted with changes."""
     specs = [entry["spec"] for entry in entries if entry["type"] in (CREATED, CHANGED)]
-    return dict(specs[-1] if specs else record["spec"])
+    return _as_now(specs[-1] if specs else record["spec"])
+
+
+def _as_now(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec that an earlier version kept, with what has been added to specs since at its default."""
+    spec, _ = parse(document)
+    return spec.to_document() if spec is not None else dict(document)
 
 
 def wanted(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from mosaic_cluster.specs.problems import several, shown, type_of
+from mosaic_cluster.specs.problems import several, shown, suggestion, type_of
 from mosaic_cluster.units import format_bytes, parse_bytes, parse_duration
 
 LARGEST_SEED = 2**32 - 1
@@ -52,6 +52,21 @@ def number(low: float, *, exclusive: bool = False, example: str) -> BeforeValida
         if not low <= value <= 1e15 or (exclusive and value == low):
             raise ValueError(f"{shown(value)} is out of range; {valid}, e.g. {example}")
         return float(value)
+
+    return BeforeValidator(check)
+
+
+def one_of(names: tuple[str, ...]) -> BeforeValidator:
+    """Accepts one of ``names``."""
+
+    def check(value: Any) -> Any:
+        if value is None and "none" in names:
+            return "none"
+        if value not in names:
+            near = suggestion(value, names) if isinstance(value, str) else ""
+            hint = f"; {near}" if near.startswith("did you mean") else ""
+            raise ValueError(f"{shown(value)} is none of {', '.join(names)}{hint}")
+        return value
 
     return BeforeValidator(check)
 

@@ -17,15 +17,15 @@ from mosaic_cluster.specs.fields import (
     MaybeSize,
     Variables,
     check_arguments,
-    flag,
     flaw_of,
     nothing_is_empty,
-    number,
+    one_of,
     optional,
     text,
     whole_number,
 )
 from mosaic_cluster.specs.problems import several, shown
+from mosaic_cluster.specs.resources import OnOom, Population, Priority, Resources, ResourcesSection, Weight
 from mosaic_cluster.specs.sections import Section, document_of
 from mosaic_cluster.specs.telemetry import Telemetry
 from mosaic_cluster.storage.uris import bucket_and_prefix, is_uri
@@ -101,37 +101,6 @@ def check_command(value: Any) -> Any:
     return check_arguments(value)
 
 
-class Resources(Section):
-    """What the run needs of a node. What is left out is as the worker declares."""
-
-    cpus: Annotated[float | None, optional(number(0, exclusive=True, example="2"))] = Field(
-        default=None, gt=0, description="CPUs the run gets", examples=[2, 0.5]
-    )
-    memory: MaybeSize = Field(
-        default=None,
-        description="Host memory, with a unit or in bytes. A run that uses more is stopped",
-    )
-    gpus: Annotated[int | None, optional(whole_number(0, example=1))] = Field(
-        default=None, ge=0, description="Number of GPUs. Without gpu_memory they are whole", examples=[1]
-    )
-    gpu_memory: MaybeSize = Field(
-        default=None,
-        description="Memory on each GPU, with a unit or in bytes. With one GPU, the run gets that share",
-    )
-    gpus_mandatory: Annotated[bool, flag()] = Field(
-        default=True, description="Wait for GPUs; if false, the run goes without where none is free"
-    )
-
-    @model_validator(mode="after")
-    def _gpu_memory_needs_a_gpu(self) -> Resources:
-        if self.gpus == 0 and self.gpu_memory is not None:
-            problem = (
-                "is set, but resources.gpus is 0; leave gpus out to get a share of one GPU, or remove this"
-            )
-            raise several([("gpu_memory", problem)])
-        return self
-
-
 class Limits(Section):
     """What ends a run that does not end by itself."""
 
@@ -162,6 +131,11 @@ class Limits(Section):
     grace: Grace = Field(
         default=30.0,
         description="Time to checkpoint between the request to stop and the kill, with a unit or in seconds",
+    )
+    on_excess: Annotated[Literal["stop", "warn"], one_of(("stop", "warn"))] = Field(
+        default="stop",
+        description="What happens if a run uses more memory than resources.memory or resources.gpu_memory: stop, it "
+        "ends as out_of_memory; warn, that is said once. More than only its worker declares is always just said",
     )
 
 
@@ -244,10 +218,16 @@ class RunSpec(Section):
         description="Seed of the run. Default: one is drawn, and kept",
         examples=[1],
     )
-    resources: Annotated[Resources, BeforeValidator(nothing_is_empty)] = Field(
+    resources: ResourcesSection = Field(
         default_factory=Resources,
         description="What the run needs of a node. Default: what the worker declares",
     )
+    population: Population | None = Field(
+        default=None, description="Agents that may be more than one worker serves: split over several processes"
+    )
+    priority: Priority = 0
+    weight: Weight = 1.0
+    on_oom: OnOom = None
     limits: Annotated[Limits, BeforeValidator(nothing_is_empty)] = Field(
         default_factory=Limits, description="What ends the run if it does not end by itself"
     )
@@ -263,6 +243,12 @@ class RunSpec(Section):
         default=None, description="ULID of the run. Default: a new one", pattern=ULID_PATTERN
     )
     notes: Notes = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _agents_are_counted_once(self) -> RunSpec:
+        if self.population is not None and self.resources.agents is not None:
+            raise several([("population", "says how many agents there are, and resources.agents does, too: keep one")])
+        return self
 
     def to_document(self) -> dict[str, Any]:
         """The canonical form: JSON-ready, units as plain numbers (bytes, seconds), what is not set left out.

@@ -14,18 +14,19 @@ from mosaic_cluster.specs.fields import (
     check_json,
     nothing_is_empty,
     number,
+    one_of,
     optional,
     text,
     whole_number,
 )
 from mosaic_cluster.specs.problems import several, shown, suggestion
+from mosaic_cluster.specs.resources import OnOom, Priority, Resources, ResourcesSection, Weight
 from mosaic_cluster.specs.run import (
     DEFAULT_STORAGE,
     Environment,
     Limits,
     Name,
     Notes,
-    Resources,
     StorageFolder,
     TelemetrySection,
 )
@@ -43,21 +44,6 @@ SCHEDULER_OPTIONS = {
     "hyperband": ("reduction_factor",),
     "pbt": ("quantile_fraction", "resample_probability"),
 }
-
-
-def one_of(names: tuple[str, ...]) -> BeforeValidator:
-    """Accepts one of ``names``."""
-
-    def check(value: Any) -> Any:
-        if value is None and "none" in names:
-            return "none"
-        if value not in names:
-            near = suggestion(value, names) if isinstance(value, str) else ""
-            hint = f"; {near}" if near.startswith("did you mean") else ""
-            raise ValueError(f"{shown(value)} is none of {', '.join(names)}{hint}")
-        return value
-
-    return BeforeValidator(check)
 
 
 def kind_alone(value: Any) -> Any:
@@ -337,10 +323,13 @@ class SweepSpec(Section):
     ] = Field(
         default_factory=Scheduler, description="What ends early: none, asha, hyperband or pbt"
     )
-    resources: Annotated[Resources, BeforeValidator(nothing_is_empty)] = Field(
+    resources: ResourcesSection = Field(
         default_factory=Resources,
         description="What each run needs of a node. Default: what the worker declares",
     )
+    priority: Priority = 0
+    weight: Weight = 1.0
+    on_oom: OnOom = None
     limits: Annotated[SweepLimits, BeforeValidator(nothing_is_empty)] = Field(
         default_factory=SweepLimits, description="What ends each run if it does not end by itself"
     )

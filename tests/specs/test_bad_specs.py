@@ -16,11 +16,13 @@ NAMES = (
     "e.g. cartpole-1"
 )
 STORAGE = "storage is a path, e.g. ./mosaic-results, or s3://bucket/prefix"
+MODELS = "give a GPU's model, e.g. A100, or several of which any will do, e.g. [A100, H100]"
+CONDITIONS = "give v, !v, in(a,b) or !in(a,b), where values have up to 63 letters, digits, '.', '_' and '-'"
 SEEDS = "give a whole number from 0 to 4294967295, e.g. 1"
 WORKERS = "give text of 1 to 120 characters, e.g. cleanrl"
 KEYS = (
-    "kind, name, label, worker, worker_module, config, seed, resources, limits, storage, telemetry, environment, "
-    "command, run_id, notes"
+    "kind, name, label, worker, worker_module, config, seed, resources, population, priority, weight, on_oom, limits, "
+    "storage, telemetry, environment, command, run_id, notes"
 )
 
 # What is added to a good spec, and all that is said about it.
@@ -57,7 +59,7 @@ CHANGES: list[tuple[str, list[str]]] = [
     ("config: &a {b: *a}", ["config.b: refers to itself; write it out flat"]),
     ("resources: 4", [
         "resources: 4 is not a mapping; give keys and values, of these keys: "
-        "cpus, memory, gpus, gpu_memory, gpus_mandatory"
+        "cpus, memory, gpus, gpu_memory, gpus_mandatory, agents, per_agent, accelerator, labels"
     ]),
     ("resources: {cpus: 0}", ["resources.cpus: 0 is out of range; give a number above 0, e.g. 2"]),
     ("resources: {cpus: .inf}", ["resources.cpus: inf is out of range; give a number above 0, e.g. 2"]),
@@ -78,6 +80,63 @@ CHANGES: list[tuple[str, list[str]]] = [
     ("resources: {gpus_mandatory: no}", [
         "resources.gpus_mandatory: 'no' is neither true nor false; give true or false, e.g. true"
     ]),
+    ("resources: {gpus: 0, accelerator: A100, per_agent: {gpu_memory: 1GiB}}", [
+        "resources.per_agent.gpu_memory: is set, but resources.gpus is 0; leave gpus out to get a share of one GPU, "
+        "or remove this",
+        "resources.accelerator: is set, but resources.gpus is 0; leave gpus out to get a share of one GPU, "
+        "or remove this",
+    ]),
+    ("resources: {agents: 0}", [
+        "resources.agents: 0 is out of range; give a whole number from 1 to 1000000, e.g. 4"
+    ]),
+    ("resources: {per_agent: 3}", [
+        "resources.per_agent: 3 is not a mapping; give keys and values, of these keys: cpus, memory, gpu_memory"
+    ]),
+    ("resources: {per_agent: {cpus: 0, memory: lots, gpu: 1}}", [
+        "resources.per_agent.cpus: 0 is out of range; give a number above 0, e.g. 0.1",
+        f"resources.per_agent.memory: 'lots' is not a size: {SIZES}",
+        "resources.per_agent.gpu: unknown key; valid keys: cpus, memory, gpu_memory",
+    ]),
+    ("resources: {accelerator: 100}", [f"resources.accelerator: 100 is no GPU's model; {MODELS}"]),
+    ("resources: {accelerator: []}", [f"resources.accelerator: a list is no GPU's model; {MODELS}"]),
+    ("resources: {accelerator: [A100, '']}", [f"resources.accelerator: '' is no GPU's model; {MODELS}"]),
+    ("resources: {accelerator: [A100, A100]}", [f"resources.accelerator: a model is there twice; {MODELS}"]),
+    ("resources: {labels: [team]}", [
+        "resources.labels: a list is not a mapping; give labels and values, e.g. {team: vision}"
+    ]),
+    ("resources: {labels: {my team: v, a: 3, b: 'in(x', c: '!!v', d: in(), e: not v}}", [
+        "resources.labels.my team: 'my team' is not a label's name; a label's name has up to 63 letters, digits, "
+        "'.', '_' and '-', e.g. team or ray.io/market-type",
+        "resources.labels.a: must be text, this is a number; put it in quotes",
+        f"resources.labels.b: 'in(x' is no condition on a label; {CONDITIONS}",
+        f"resources.labels.c: '!!v' is no condition on a label; {CONDITIONS}",
+        f"resources.labels.d: 'in()' is no condition on a label; {CONDITIONS}",
+        f"resources.labels.e: 'not v' is no condition on a label; {CONDITIONS}",
+    ]),
+    ("priority: 1.5", [
+        "priority: 1.5 is not a whole number; give a whole number from -1000000 to 1000000, e.g. 10"
+    ]),
+    ("priority: high", [
+        "priority: 'high' is not a whole number; give a whole number from -1000000 to 1000000, e.g. 10"
+    ]),
+    ("weight: 0", ["weight: 0 is out of range; give a number above 0, e.g. 2"]),
+    ("weight: half", ["weight: 'half' is not a number; give a number above 0, e.g. 2"]),
+    ("population: 64", [
+        "population: 64 is not a mapping; give keys and values, of these keys: agents, strategy"
+    ]),
+    ("population: {strategy: pak}", [
+        "population.agents: missing; give how many agents there are in all; for example agents: 64",
+        "population.strategy: 'pak' is none of pack, spread; did you mean pack?",
+    ]),
+    ("population: {agents: 8}\nresources: {agents: 8}", [
+        "population: says how many agents there are, and resources.agents does, too: keep one"
+    ]),
+    ("on_oom: 1.5", ["on_oom: 1.5 is not a mapping; give keys and values, of these keys: grow, max"]),
+    ("on_oom: {grow: 1, max: 0}", [
+        "on_oom.grow: 1 is out of range; give a number above 1, e.g. 1.5",
+        "on_oom.max: 0 is out of range; give a whole number from 1 to 100, e.g. 2",
+    ]),
+    ("limits: {on_excess: kill}", ["limits.on_excess: 'kill' is none of stop, warn"]),
     ("resources: {memry: 1GiB}", ["resources.memry: unknown key; did you mean memory?"]),
     ("limits: {max_duration: soon}", [f"limits.max_duration: 'soon' is not a duration: {DURATIONS}"]),
     ("limits: {max_duration: 1:30}", [f"limits.max_duration: '1:30' is not a duration: {DURATIONS}"]),
@@ -95,7 +154,7 @@ CHANGES: list[tuple[str, list[str]]] = [
     ("limits: {grace: forever}", [f"limits.grace: 'forever' is not a duration: {DURATIONS}"]),
     ("limits: {2: 3}", [
         "limits.2: the key 2 is not text; valid keys: max_duration, max_steps, no_heartbeat, max_log, "
-        "max_failures, grace"
+        "max_failures, grace, on_excess"
     ]),
     ("storage: gs://bucket/x", [
         "storage: 'gs://bucket/x' has the scheme 'gs', only s3 is known; give a path, or s3://bucket/prefix"

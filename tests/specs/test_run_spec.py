@@ -30,8 +30,10 @@ def test_a_small_spec_has_the_documented_defaults() -> None:
         cpus=None, memory=None, gpus=None, gpu_memory=None, gpus_mandatory=True
     )
     assert spec.limits == Limits(
-        max_duration=None, max_steps=None, no_heartbeat=None, max_log=None, max_failures=2, grace=30.0
-    )
+        max_duration=None, max_steps=None, no_heartbeat=None, max_log=None, max_failures=2, grace=30.0,
+        on_excess="stop",
+    )  # fmt: skip
+    assert (spec.priority, spec.weight, spec.on_oom, spec.population) == (0, 1.0, None, None)
     assert (spec.config, spec.seed, spec.environment, spec.command, spec.run_id) == ({}, None, {}, None, None)
     assert spec.storage == str(Path.cwd() / "mosaic-results")
 
@@ -47,7 +49,7 @@ def test_units_become_plain_numbers() -> None:
             "limits": {"max_duration": "1h30m", "max_steps": 1e6, "grace": 0, "max_log": "1MB"},
         }
     )
-    assert spec.resources.model_dump() == {
+    assert spec.resources.model_dump(exclude_none=True) == {
         "cpus": 2.0,
         "memory": 8 * GIB,
         "gpus": 1,
@@ -57,6 +59,38 @@ def test_units_become_plain_numbers() -> None:
     assert (spec.limits.max_duration, spec.limits.max_steps, spec.limits.grace) == (5400.0, 1_000_000, 0.0)
     assert spec.limits.max_log == 1_000_000
     assert (spec.seed, type(spec.seed)) == (1000, int)
+
+
+def test_what_a_run_asks_of_its_place() -> None:
+    spec = spec_of(
+        {
+            "kind": "run",
+            "name": "x",
+            "worker": "w",
+            "resources": {
+                "agents": 4,
+                "per_agent": {"cpus": 0.1, "memory": "1GiB", "gpu_memory": "2GiB"},
+                "accelerator": "A100",
+                "labels": {"team": "in(vision, robots)", "ray.io/market-type": "!spot"},
+            },
+            "priority": 7,
+            "weight": 2,
+            "on_oom": {"grow": 2},
+        }
+    )
+    assert spec.resources.model_dump(exclude_none=True) == {
+        "gpus_mandatory": True,
+        "agents": 4,
+        "per_agent": {"cpus": 0.1, "memory": GIB, "gpu_memory": 2 * GIB},
+        "accelerator": ["A100"],
+        "labels": {"team": "in(vision,robots)", "ray.io/market-type": "!spot"},
+    }
+    assert (spec.priority, spec.weight) == (7, 2.0)
+    assert spec.on_oom is not None
+    assert (spec.on_oom.grow, spec.on_oom.max) == (2.0, 2)
+    split = spec_of({"kind": "run", "name": "x", "worker": "w", "population": {"agents": 64}})
+    assert split.population is not None
+    assert (split.population.agents, split.population.strategy) == (64, "pack")
 
 
 def test_an_empty_section_is_as_good_as_none() -> None:
@@ -129,8 +163,15 @@ documents = st.fixed_dictionaries(
                 "gpus": st.integers(1, 8),
                 "gpu_memory": st.sampled_from(["10GiB", None]),
                 "gpus_mandatory": st.booleans(),
+                "agents": st.integers(1, 99),
+                "per_agent": st.sampled_from([None, {}, {"cpus": 0.5, "memory": "1MB"}]),
+                "accelerator": st.sampled_from([None, "A100", ["T4", "RTX 4090"]]),
+                "labels": st.sampled_from([None, {}, {"a": "!in(b, c)"}]),
             },
         ),
+        "priority": st.integers(-5, 5),
+        "weight": st.floats(0.01, 100),
+        "on_oom": st.sampled_from([None, {}, {"grow": 1.25, "max": 9}]),
         "limits": st.fixed_dictionaries(
             {},
             optional={
@@ -138,6 +179,7 @@ documents = st.fixed_dictionaries(
                 "max_steps": st.integers(1, 10**12),
                 "max_failures": st.integers(0, 99),
                 "grace": st.floats(0, 1e6),
+                "on_excess": st.sampled_from(["stop", "warn"]),
             },
         ),
         "environment": st.dictionaries(
