@@ -387,11 +387,12 @@ class Conductor:
         )
         if outcome.duration >= EARLY_SECONDS or self._others_live_on(node_id):
             self.quarantine.went_well(node_id)
-        kept, released = self.quarantine.failed(failure, elsewhere=self._fits_elsewhere(life, node_id))
-        for each in released:
+        verdict = self.quarantine.failed(failure, elsewhere=self._fits_elsewhere(life, node_id))
+        for each in verdict.released:
             self.journal.append(RELEASED, node_id=each.node_id, reason="the same failure came on another node")
+        kept = verdict.kept
         if kept is None:
-            return False
+            return verdict.blamed
         earlier = {run: count for run, count in kept.forgiven.items() if run != life.run_id}
         earlier[life.run_id] = kept.forgiven.get(life.run_id, 1) - 1
         self.journal.append(QUARANTINED, **kept.to_dict(), forgiven=earlier)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mosaic_cluster.catalog import WorkerEntry
+from mosaic_cluster.experiments.crews import Crew, agents_in, capabilities_of
 from mosaic_cluster.experiments.life import RunPlan
 from mosaic_cluster.placement import request_for
 from mosaic_cluster.runtime.backend import WatchOrder, WorkerLaunch
@@ -14,7 +15,6 @@ from mosaic_cluster.specs import Spec
 from mosaic_cluster.specs.space import Space
 from mosaic_cluster.storage import Storage
 from mosaic_cluster.supervision import Limits, Room
-from mosaic_cluster.worker import WorkerCapabilities
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,11 @@ def run_plan(
     seed: int | None,
     watch: WatchOrder | None = None,
     trial: str | None = None,
+    crew: Crew | None = None,
 ) -> RunPlan:
     """The plan of one run of an experiment."""
-    capabilities = worker.capabilities or WorkerCapabilities(worker_type=worker.name)
+    capabilities = capabilities_of(worker)
+    crew = crew or Crew()
     limits = spec.limits
     command = getattr(spec, "command", None)
     return RunPlan(
@@ -75,7 +77,17 @@ def run_plan(
         ),
         config=dict(config),
         seed=seed,
-        request=request_for(capabilities, run_id=run_id, overrides=spec.resources.model_dump()),
+        request=request_for(
+            capabilities,
+            run_id=run_id,
+            overrides=spec.resources.model_dump(),
+            # What a sweep draws is not refused here: its worker is asked about it.
+            agents=crew.agents or min(agents_in(config) or 1, capabilities.max_agents),
+            gang=crew.gang,
+            spread=crew.spread,
+            priority=spec.priority,
+            weight=spec.weight,
+        ),
         limits=Limits(
             max_duration=limits.max_duration,
             max_steps=limits.max_steps,
@@ -86,7 +98,7 @@ def run_plan(
         ),
         grace=limits.grace,
         max_failures=limits.max_failures,
-        environment=dict(spec.environment),
+        environment={**spec.environment, **crew.environment},
         watch=watch,
         trial=trial,
         room=Room(

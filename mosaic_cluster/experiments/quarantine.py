@@ -58,6 +58,21 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What a failure says of its node.
+
+    Attributes:
+        blamed: whether the node is to blame, and not the run.
+        kept: the node, if it is kept off from now on.
+        released: nodes that are not any more, since the same failure came on another node: it follows the worker then.
+    """
+
+    blamed: bool = False
+    kept: Kept | None = None
+    released: tuple[Kept, ...] = ()
+
+
+@dataclass(frozen=True)
 class Kept:
     """A node that is kept off.
 
@@ -97,34 +112,31 @@ class Quarantine:
         """A run ended well on a node, or lived on beyond its first minute: the node is not to blame for the others."""
         self._early.pop(node_id, None)
 
-    def failed(self, failure: Failure, *, elsewhere: bool) -> tuple[Kept | None, list[Kept]]:
+    def failed(self, failure: Failure, *, elsewhere: bool) -> Verdict:
         """Judge a failure.
 
         Args:
             failure: of an attempt that another attempt might end better than.
             elsewhere: whether the run could go to another node; the last one is never kept off.
-
-        Returns:
-            The node, if it is kept off from now on; and nodes that are not any more, since the same failure came on
-            another node: it follows the worker then.
         """
         node = failure.node_id
         if failure.lived < EARLY_SECONDS:
             early = self._early.setdefault(node, {})
             early[failure.run_id] = early.get(failure.run_id, 0) + 1
         sign = next((name for name, pattern in _SIGNS.items() if pattern.search(failure.words)), None)
-        released: list[Kept] = []
         if sign is not None:
             seen = self._signs.setdefault((failure.worker, sign), set())
             seen.add(node)
             if len(seen) > 1:
-                released = [kept for kept in self.nodes.values() if kept.sign == sign and kept.node_id in seen]
-                for kept in released:
-                    del self.nodes[kept.node_id]
-                return None, released
-        if not elsewhere or node in self.nodes:
-            return None, released
-        return self._judge(failure, sign), released
+                released = tuple(each for each in self.nodes.values() if each.sign == sign and each.node_id in seen)
+                for each in released:
+                    del self.nodes[each.node_id]
+                return Verdict(released=released)
+        if node in self.nodes:
+            # It was on it already.
+            return Verdict(blamed=sign is not None or failure.lived < EARLY_SECONDS)
+        kept = self._judge(failure, sign) if elsewhere else None
+        return Verdict(kept is not None, kept)
 
     def _judge(self, failure: Failure, sign: str | None) -> Kept | None:
         node = failure.node_id

@@ -1,4 +1,4 @@
-"""Kind ``run``: one run, and nothing to decide on the way."""
+"""Kind ``run``: one run, or the few that a population is split over, and nothing to decide on the way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from ulid import ULID
 
 from mosaic_cluster.catalog import Catalog
 from mosaic_cluster.experiments.conductor import Conductor
-from mosaic_cluster.experiments.life import FAILED, RunLife
+from mosaic_cluster.experiments.crews import crews, too_many_agents
+from mosaic_cluster.experiments.life import FAILED, RunLife, RunPlan
 from mosaic_cluster.experiments.placing import describe_runs
 from mosaic_cluster.experiments.planning import Part, Prepared, run_plan
 from mosaic_cluster.experiments.replay import REOPENED, Replay, reopen
@@ -33,6 +34,8 @@ class SingleRun:
         """See :class:`Kind`."""
         assert spec is None or isinstance(spec, RunSpec)
         worker, problems = check_run(document, spec, catalog)
+        if worker is not None and spec is not None:
+            problems += too_many_agents(spec, worker, spec.config, catalog)
         parts = () if worker is None or spec is None else (Part(worker, dict(spec.config)),)
         return parts, problems
 
@@ -43,8 +46,10 @@ class SingleRun:
             # Chosen here and kept in experiment.json, so that the run can be repeated.
             spec = spec.model_copy(update={"seed": secrets.randbelow(SEEDS)})
         (part,) = parts
-        plan = run_plan(spec, part.worker, spec.run_id or str(ULID()), config=part.config, seed=spec.seed)
-        return Prepared(spec, spec.to_document(), parts, (plan,), storage)
+        crew = crews(spec, part.worker)
+        run_ids = [spec.run_id or str(ULID()), *(str(ULID()) for _ in crew[1:])]
+        plans = tuple(_plan(spec, part, number, run_id) for number, run_id in enumerate(run_ids))
+        return Prepared(spec, spec.to_document(), parts, plans, storage)
 
     def check_backend(self, prepared: Prepared, backend: Backend) -> None:
         """Any will do."""
@@ -69,7 +74,7 @@ class SingleRun:
         replay = Replay(conductor.home, conductor.now())
         for entry in entries:
             if entry["type"] == "run_planned":
-                plan = run_plan(spec, part.worker, entry["run_id"], config=part.config, seed=spec.seed)
+                plan = _plan(spec, part, len(replay.lives), entry["run_id"])
                 replay.lives[plan.run_id] = RunLife(plan, since=conductor.now())
             replay.take(entry)
         for life in replay.lives.values():
@@ -86,3 +91,10 @@ class SingleRun:
     def describe(self, prepared: Prepared, view: ClusterView) -> tuple[list[str], list[dict[str, Any]]]:
         """See :class:`Kind`."""
         return describe_runs(prepared, view)
+
+
+def _plan(spec: RunSpec, part: Part, number: int, run_id: str) -> RunPlan:
+    """One of the runs that a population is split over, or the only one. Each has a seed of its own."""
+    crew = crews(spec, part.worker)[number]
+    seed = None if spec.seed is None else spec.seed + number
+    return run_plan(spec, part.worker, run_id, config=part.config, seed=seed, crew=crew)

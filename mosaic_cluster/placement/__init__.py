@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from mosaic_cluster.placement.answers import Answer, Infeasible, Placement, Plan, Waiting
 from mosaic_cluster.placement.planner import plan
+from mosaic_cluster.placement.populations import split_agents
 from mosaic_cluster.placement.requests import Declares, Request, request_for
 from mosaic_cluster.placement.rooms import share_of
 from mosaic_cluster.placement.view import AGENTS_PER_CPU, ClusterView, Gpu, Holding, NodeType, NodeView
@@ -29,4 +30,5 @@ __all__ = [
     "plan",
     "request_for",
     "share_of",
+    "split_agents",
 ]

@@ -112,7 +112,7 @@ class Request:
 
 
 def request_for(
-    capabilities: Declares, *, run_id: str, overrides: Mapping[str, Any] | None = None, agents: int = 1
+    capabilities: Declares, *, run_id: str, overrides: Mapping[str, Any] | None = None, agents: int = 1, **queue: Any
 ) -> Request:
     """A run's request: what its worker declares, where the spec does not say otherwise.
 
@@ -144,6 +144,7 @@ def request_for(
         gpus_mandatory=bool(given.get("gpus_mandatory", True)),
         agents=agents,
         whole_gpus=whole,
+        **queue,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mosaic_cluster.catalog import Catalog, WorkerEntry
+from mosaic_cluster.experiments.crews import too_many_agents
 from mosaic_cluster.experiments.planning import Part
 from mosaic_cluster.experiments.validation import CHECK_RUN_ID, ours_in
 from mosaic_cluster.runtime.searching.protocols import SearchSetup, Suggestion, plain_searcher
@@ -41,7 +42,14 @@ def check_sweep(spec: SweepSpec, catalog: Catalog) -> tuple[tuple[Part, ...], li
         part = Part(worker, config, read)
         parts.append(part)
         problems += _once_a_path(
-            [*_own(part), *_unknown(part), *_beyond(spec, part), *_cannot(spec, worker), *_refused(spec, part, catalog)]
+            [
+                *_own(part),
+                *_unknown(part),
+                *_beyond(spec, part),
+                *_cannot(spec, worker),
+                *too_many_agents(spec, worker, config, catalog),
+                *_refused(spec, part, catalog),
+            ]
         )
     if len(parts) == len(spec.workers()) and not problems:
         problems += _planned(spec, tuple(parts), catalog)
