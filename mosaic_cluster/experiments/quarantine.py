@@ -17,9 +17,7 @@ QUARANTINED, RELEASED = "node_quarantined", "node_released"
 
 _SIGNS: Mapping[str, re.Pattern[str]] = {
     "its disk is full": re.compile(r"No space left on device|Errno 28\b|Disk quota exceeded"),
-    "something is missing there": re.compile(
-        r"^\s*(?:ModuleNotFoundError|ImportError)\b|cannot open shared object file", re.MULTILINE
-    ),
+    "something is missing there": re.compile(r"\b(?:ModuleNotFoundError|ImportError): |cannot open shared object file"),
     # Not what a config brings about: an assertion on the device, an illegal access, too little memory.
     "its GPU does not work": re.compile(
         r"no CUDA-capable device|No CUDA GPUs are available|Found no NVIDIA driver|uncorrectable ECC|CUDA unknown error"

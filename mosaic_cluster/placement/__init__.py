@@ -7,10 +7,10 @@ knows GPUs by fraction only.
 from __future__ import annotations
 
 from mosaic_cluster.placement.answers import Answer, Infeasible, Placement, Plan, Waiting
-from mosaic_cluster.placement.planner import plan
+from mosaic_cluster.placement.planner import Planner
 from mosaic_cluster.placement.populations import split_agents
+from mosaic_cluster.placement.queueing import plan
 from mosaic_cluster.placement.requests import Declares, Request, request_for
-from mosaic_cluster.placement.rooms import share_of
 from mosaic_cluster.placement.view import AGENTS_PER_CPU, ClusterView, Gpu, Holding, NodeType, NodeView
 
 __all__ = [
@@ -25,10 +25,10 @@ __all__ = [
     "NodeView",
     "Placement",
     "Plan",
+    "Planner",
     "Request",
     "Waiting",
     "plan",
     "request_for",
-    "share_of",
     "split_agents",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from mosaic_cluster.placement.sentences import Sentences
 from mosaic_cluster.units import format_bytes, format_number
 
 
@@ -15,7 +16,7 @@ class _Answer:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; ``answer`` is ``placed``, ``waiting`` or ``infeasible``."""
         named = {item.name: getattr(self, item.name) for item in fields(self)}  # type: ignore[arg-type]
-        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in named.items()}
+        plain = {name: list(value) if isinstance(value, tuple | Sentences) else value for name, value in named.items()}
         return {"answer": self.answer, **plain}
 
 
@@ -31,9 +32,9 @@ class Placement(_Answer):
         gpus: what Ray is asked for: a whole number of GPUs, or a fraction of one, rounded up to 1/10,000.
         gpu_memory: bytes the run may use on each GPU; ``None``: all of it.
         reasons: why this node.
-        gpu_indices: the GPUs meant, by their number on the node. Ray chooses among equal ones itself.
+        gpu_indices: the GPUs meant, by their number on the node. Ray chooses itself: these are the ones it would take.
         agents: agent slots it takes.
-        accelerator: model of its GPUs, where that is known.
+        accelerator: model of its GPUs, where that is known, and all GPUs of the node are of one.
         gang: of which gang it is; empty: none.
     """
 
@@ -45,7 +46,7 @@ class Placement(_Answer):
     memory: int | None = None
     gpus: float = 0.0
     gpu_memory: int | None = None
-    reasons: tuple[str, ...] = ()
+    reasons: Sequence[str] = ()
     gpu_indices: tuple[int, ...] = ()
     agents: int = 1
     accelerator: str | None = None
@@ -147,9 +148,10 @@ class Plan:
             if kind is None:
                 answers.append(Placement.from_dict(entry))
             else:
-                answers.append(kind(entry["run_id"], tuple(entry["reasons"])))
+                known = {item.name: entry[item.name] for item in fields(kind) if item.name in entry}
+                answers.append(kind(**{**known, "reasons": tuple(entry["reasons"])}))
         return cls(tuple(answers), float(document["taken_at"]))
 
 
-def _indented(reasons: tuple[str, ...]) -> list[str]:
+def _indented(reasons: Sequence[str]) -> list[str]:
     return [f"  {reason}" for reason in reasons]

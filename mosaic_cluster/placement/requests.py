@@ -94,13 +94,22 @@ class Request:
         """Whether a part of one GPU is enough."""
         return self.gpus == 1 and bool(self.gpu_memory) and not self.whole_gpus
 
+    @property
+    def demands(self) -> tuple[Any, ...]:
+        """All that decides on which nodes it fits: equal for requests that fit the same."""
+        labels = tuple(sorted(self.labels.items())) if self.labels else ()
+        return (
+            self.cpus, self.memory, self.gpus, self.gpu_memory, self.agents, self.whole_gpus, self.accelerator,
+            labels, self.avoid, self.gpus_mandatory,
+        )  # fmt: skip
+
     def without_gpus(self) -> Request:
         """The same, needing no GPU."""
-        return replace(self, gpus=0, gpu_memory=None, whole_gpus=False)
+        return replace(self, gpus=0, gpu_memory=None, whole_gpus=False, accelerator=())
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return asdict(self)
+        return asdict(replace(self, labels=dict(self.labels)))
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Request:
@@ -112,7 +121,13 @@ class Request:
 
 
 def request_for(
-    capabilities: Declares, *, run_id: str, overrides: Mapping[str, Any] | None = None, agents: int = 1, **queue: Any
+    capabilities: Declares,
+    *,
+    run_id: str,
+    overrides: Mapping[str, Any] | None = None,
+    agents: int | None = None,
+    others: Mapping[str, int] | None = None,
+    **queue: Any,
 ) -> Request:
     """A run's request: what its worker declares, where the spec does not say otherwise.
 
@@ -120,32 +135,61 @@ def request_for(
     for one. ``gpus`` alone in the spec means whole GPUs, at least as large as declared; ``gpu_memory`` means
     a share of one.
 
+    ``per_agent`` amounts are multiplied by the number of agents and added to ``cpus``, ``memory`` and
+    ``gpu_memory`` of the spec; where the spec does not give that base, they stand alone, in place of what is
+    declared.
+
     Args:
         capabilities: what the worker declares.
         overrides: the spec's ``resources``: ``cpus``, ``memory`` and ``gpu_memory`` in bytes, ``gpus``,
-            ``gpus_mandatory``; ``None`` or absent means as declared.
-        agents: agents the run serves.
+            ``gpus_mandatory``, ``agents``, ``per_agent`` (``cpus``, ``memory``, ``gpu_memory``), ``accelerator``
+            (one model or several), ``labels``; ``None`` or absent means as declared.
+        agents: agents the run serves; ``resources.agents`` goes before it, and 1 is meant where neither is given.
+        others: agents that other workers serve at most, by name: those that could are named where this one cannot.
+        queue: further fields of :class:`Request`: ``gang``, ``spread``, ``avoid``, ``experiment``, ``priority``,
+            ``weight``, ``since``, ``duration``.
 
     Raises:
         PlacementError: more agents than the worker serves.
     """
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
-    if agents > capabilities.max_agents:
-        most = capabilities.max_agents
-        message = f"{agents} is more than this worker serves; give {most} or less, or take another worker"
-        raise PlacementError([Problem("agents", message)])
-    gpus, gpu_memory, whole = _gpus(capabilities, given.get("gpus"), given.get("gpu_memory"))
+    count = int(given.get("agents", 1 if agents is None else agents))
+    if count > capabilities.max_agents:
+        raise PlacementError([Problem("agents", _too_many(count, capabilities.max_agents, others or {}))])
+    scaled = _scaled(given, count)
+    gpus, gpu_memory, whole = _gpus(capabilities, scaled.get("gpus"), scaled.get("gpu_memory"))
+    accelerator = given.get("accelerator", ())
     return Request(
         run_id=run_id,
-        cpus=float(given.get("cpus", capabilities.cpu_cores)),
-        memory=given.get("memory", (capabilities.estimated_memory_mb or 0) * MIB or None),
+        cpus=float(scaled.get("cpus", capabilities.cpu_cores)),
+        memory=scaled.get("memory", (capabilities.estimated_memory_mb or 0) * MIB or None),
         gpus=gpus,
         gpu_memory=gpu_memory,
         gpus_mandatory=bool(given.get("gpus_mandatory", True)),
-        agents=agents,
+        agents=count,
         whole_gpus=whole,
+        accelerator=(accelerator,) if isinstance(accelerator, str) else tuple(accelerator),
+        labels=dict(given.get("labels", {})),
         **queue,
     )
+
+
+def _too_many(agents: int, most: int, others: Mapping[str, int]) -> str:
+    """What to do where a worker does not serve so many."""
+    could = [f"{name} serves up to {served}" for name, served in sorted(others.items()) if served >= agents]
+    other = "take another worker" + (f" ({', '.join(could)})" if could else "")
+    if others and not could:
+        other = "split them over several workers, since no other serves so many"
+    return f"{agents} is more than this worker serves; give {most} or less, or {other}"
+
+
+def _scaled(given: Mapping[str, Any], agents: int) -> dict[str, Any]:
+    """The amounts a spec gives, with what each agent adds."""
+    scaled = dict(given)
+    for name, amount in (given.get("per_agent") or {}).items():
+        if amount is not None:
+            scaled[name] = given.get(name, 0) + amount * agents
+    return scaled
 
 
 def _gpus(declared: Declares, gpus: int | None, gpu_memory: int | None) -> tuple[int, int | None, bool]:

@@ -1,13 +1,17 @@
-"""How much room a node has, and whether a request fits: one rule for idle and for busy nodes.
+"""How much room a node has, and whether a demand fits: one rule for idle and for busy nodes.
 
-CPUs and GPUs are counted in whole steps of 1/10,000, Ray's own granularity, so that sums are exact.
+CPUs and GPUs are counted in whole steps of 1/10,000, Ray's own granularity, so that sums are exact. Ray chooses the
+GPU of a node itself, so a share is one that holds on any GPU of the node: it is counted on the smallest.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
+from mosaic_cluster.placement import accelerators
 from mosaic_cluster.placement.requests import Request
 from mosaic_cluster.placement.view import Gpu, NodeView
 
@@ -26,91 +30,167 @@ def steps_free(amount: float) -> int:
     return max(0, math.floor(amount * STEPS + _NOISE))
 
 
-def share_of(gpu_memory: int, gpu: Gpu) -> int:
-    """Steps of ``gpu`` that hold ``gpu_memory`` bytes, rounded up; a whole GPU where its size is unknown."""
-    return STEPS if gpu.memory is None else max(1, -(-gpu_memory * STEPS // gpu.memory))
-
-
 @dataclass(frozen=True)
-class GpuChoice:
-    """GPUs of one node for one request.
+class Make:
+    """What of a node's GPUs never changes.
 
     Attributes:
-        positions: which, by place in ``NodeView.gpus``.
-        steps: of each.
-        guessed: a whole GPU is taken because its memory is unknown.
-        left: bytes of memory (0 where unknown) that stay free on a shared GPU, or that whole GPUs hold in
-            all: the smaller, the better for large requests to come.
+        models: of each.
+        least: bytes of the smallest whose memory is known; ``None``: of none is.
+        known: whether the memory of all is known.
     """
 
-    positions: tuple[int, ...] = ()
-    steps: int = 0
-    guessed: bool = False
-    left: int = 0
+    models: tuple[str | None, ...]
+    least: int | None
+    known: bool
+
+    @property
+    def count(self) -> int:
+        """GPUs on the node."""
+        return len(self.models)
+
+    @property
+    def model(self) -> str | None:
+        """The model, where all are of one."""
+        return self.models[0] if len(set(self.models)) == 1 else None
+
+    def all_match(self, wanted: tuple[str, ...]) -> bool:
+        """Whether each GPU is of a model that is asked for; any will do where none is."""
+        return not wanted or all(accelerators.any_matches(wanted, model) for model in self.models)
+
+
+@lru_cache(maxsize=4096)
+def _make(gpus: tuple[tuple[str | None, int | None], ...]) -> Make:
+    known = [memory for _, memory in gpus if memory is not None]
+    return Make(tuple(model for model, _ in gpus), min(known, default=None), len(known) == len(gpus))
+
+
+def make_of(gpus: tuple[Gpu, ...]) -> Make:
+    """The make of a node with these GPUs."""
+    return _make(tuple((gpu.model, gpu.memory) for gpu in gpus))
+
+
+class Demand:
+    """What a request needs of a node, in steps and bytes: all that decides where it fits."""
+
+    __slots__ = (
+        "accelerator", "agents", "avoid", "cpus", "gpu_memory", "gpus", "labels", "levels", "memory", "shared",
+    )  # fmt: skip
+
+    def __init__(self, request: Request) -> None:
+        self.cpus = steps_needed(request.cpus)
+        self.memory = request.memory or 0
+        self.agents = request.agents
+        self.gpus = request.gpus
+        self.gpu_memory = request.gpu_memory or 0
+        self.shared = request.shares_gpu
+        self.accelerator = request.accelerator if request.gpus else ()
+        self.labels: Mapping[str, str] = request.labels
+        self.avoid = frozenset(request.avoid)
+        self.levels = levels(self.cpus, self.memory, self.agents)
+
+    def steps_on(self, make: Make) -> int | None:
+        """Steps of each GPU it takes on a node of this make; ``None``: its GPUs will never do."""
+        if self.gpus == 0:
+            return 0
+        if make.count < self.gpus or not make.all_match(self.accelerator):
+            return None
+        if make.least is not None and make.least < self.gpu_memory:
+            return None
+        if not self.shared or not make.known or make.least is None:
+            return STEPS
+        return max(1, -(-self.gpu_memory * STEPS // make.least))
+
+    def guesses(self, make: Make) -> bool:
+        """Whether whole GPUs would be taken on trust: some of unknown memory, where a size is asked for."""
+        return bool(self.gpus and self.gpu_memory and not make.known)
+
+    @property
+    def size(self) -> tuple[int, int, int, int]:
+        """Larger is harder to place."""
+        gpus = self.gpus if not self.shared else 0
+        return (gpus, self.gpu_memory, self.cpus, self.memory)
+
+
+def levels(cpus: int, memory: int, agents: int) -> tuple[int, int, int]:
+    """Orders of magnitude: room of a lower level never holds a demand of a higher one."""
+    return (cpus.bit_length(), (memory >> 20).bit_length(), agents.bit_length() >> 1)
 
 
 class Room:
-    """What is free on one node; :meth:`take` makes it less."""
+    """What is free on one node; :meth:`take` makes it less, :meth:`give` more."""
+
+    __slots__ = (
+        "cpus", "cpus_total", "gpus", "key", "make", "memory", "node", "slots", "slots_total", "whole",
+    )  # fmt: skip
 
     def __init__(self, node: NodeView, *, idle: bool = False) -> None:
         self.node = node
+        self.make = make_of(node.gpus)
+        # Equals are taken by name, the head last.
+        self.key = ("1" if node.is_head else "0") + node.node_id
         self.cpus_total = steps_free(node.cpus)
         self.cpus = self.cpus_total if idle else min(self.cpus_total, steps_free(node.cpus_free))
         self.memory = node.memory if idle else max(0, min(node.memory, node.memory_free))
+        self.slots_total = node.slots
+        self.slots = self.slots_total if idle else max(0, self.slots_total - node.agents)
         self.gpus = [STEPS if idle else min(STEPS, steps_free(gpu.free)) for gpu in node.gpus]
+        self.whole = self.gpus.count(STEPS)
 
-    def holds(self, request: Request) -> bool:
-        """Whether CPUs and memory suffice."""
-        return steps_needed(request.cpus) <= self.cpus and (request.memory or 0) <= self.memory
+    def copy(self) -> Room:
+        """The same room, to try things in."""
+        other = Room.__new__(Room)
+        for name in Room.__slots__:
+            setattr(other, name, getattr(self, name))
+        other.gpus = list(self.gpus)
+        return other
 
-    def choose(self, request: Request) -> GpuChoice | None:
-        """The tightest-fitting GPUs, or ``None`` if there are none; CPUs and memory are looked at too."""
-        if not self.holds(request):
+    def become(self, other: Room) -> None:
+        """As free as another room of the same node."""
+        self.cpus, self.memory, self.slots = other.cpus, other.memory, other.slots
+        self.gpus, self.whole = list(other.gpus), other.whole
+
+    def choose(self, demand: Demand, steps: int | None) -> tuple[int, ...] | None:
+        """Places of the GPUs in ``NodeView.gpus`` that Ray would take; ``None``: there is no room.
+
+        Args:
+            steps: what :meth:`Demand.steps_on` says of this node's make.
+        """
+        if steps is None or demand.cpus > self.cpus or demand.memory > self.memory or demand.agents > self.slots:
             return None
-        if request.gpus == 0:
-            return GpuChoice()
-        return self._share(request.gpu_memory or 0) if request.shares_gpu else self._whole(request)
-
-    def take(self, request: Request, choice: GpuChoice) -> None:
-        """Take what ``request`` needs."""
-        self.cpus -= steps_needed(request.cpus)
-        self.memory -= request.memory or 0
-        for position in choice.positions:
-            self.gpus[position] -= choice.steps
-
-    def large_enough(self, request: Request) -> list[int]:
-        """Positions of whole free GPUs that are large enough, or of unknown size."""
-        least = request.gpu_memory or 0
-        return [
-            position
-            for position, gpu in enumerate(self.node.gpus)
-            if self.gpus[position] == STEPS and (gpu.memory is None or gpu.memory >= least)
-        ]
-
-    def _share(self, gpu_memory: int) -> GpuChoice | None:
-        best: tuple[bool, int, int, int] | None = None
-        for position, (gpu, free) in enumerate(zip(self.node.gpus, self.gpus, strict=True)):
-            steps = share_of(gpu_memory, gpu) if free else STEPS
-            if steps <= free:
-                left = (free - steps) * (gpu.memory or 0) // STEPS
-                found = (gpu.memory is None, left, position, steps)
-                best = found if best is None else min(best, found)
-        if best is None:
+        if steps == 0:
+            return ()
+        if steps < STEPS or demand.gpus == 1:
+            least = min((free for free in self.gpus if free >= steps), default=None)
+            return None if least is None else (self.gpus.index(least),)
+        if self.whole < demand.gpus:
             return None
-        guessed, left, position, steps = best
-        return GpuChoice((position,), steps, guessed, left)
+        return tuple(place for place, free in enumerate(self.gpus) if free == STEPS)[: demand.gpus]
 
-    def _whole(self, request: Request) -> GpuChoice | None:
-        fitting = self.large_enough(request)
-        if len(fitting) < request.gpus:
-            return None
+    def take(self, demand: Demand, steps: int, places: tuple[int, ...]) -> None:
+        """Take what :meth:`choose` found."""
+        self.cpus -= demand.cpus
+        self.memory -= demand.memory
+        self.slots -= demand.agents
+        for place in places:
+            if self.gpus[place] == STEPS:
+                self.whole -= 1
+            self.gpus[place] -= steps
 
-        def unwanted(position: int) -> tuple[bool, int, int]:
-            memory = self.node.gpus[position].memory
-            # Unknown sizes are a risk where a size is asked for, and the best choice where none is.
-            return (memory is None and bool(request.gpu_memory), memory or 0, position)
+    def give(self, cpus: int, memory: int, agents: int, steps: int, places: tuple[int, ...]) -> None:
+        """Give back; never more than the node has."""
+        self.cpus = min(self.cpus_total, self.cpus + cpus)
+        self.memory = min(self.node.memory, self.memory + memory)
+        self.slots = min(self.slots_total, self.slots + agents)
+        for place in places:
+            self.gpus[place] = min(STEPS, self.gpus[place] + steps)
+        self.whole = self.gpus.count(STEPS)
 
-        chosen = sorted(sorted(fitting, key=unwanted)[: request.gpus])
-        sizes = [self.node.gpus[position].memory for position in chosen]
-        guessed = bool(request.gpu_memory) and None in sizes
-        return GpuChoice(tuple(chosen), STEPS, guessed, sum(size or 0 for size in sizes))
+    def lose(self, cpus: int, memory: int, agents: int, steps: int, places: tuple[int, ...]) -> None:
+        """Take what somebody else says it holds; never more than there is."""
+        self.cpus = max(0, self.cpus - cpus)
+        self.memory = max(0, self.memory - memory)
+        self.slots = max(0, self.slots - agents)
+        for place in places:
+            self.gpus[place] = max(0, self.gpus[place] - steps)
+        self.whole = self.gpus.count(STEPS)

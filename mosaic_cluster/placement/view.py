@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from mosaic_cluster.placement.answers import Placement
@@ -27,9 +27,7 @@ class Gpu:
 
     def __post_init__(self) -> None:
         if self.memory is not None and self.memory <= 0:
-            raise ValueError(
-                f"memory of GPU {self.index} is {self.memory}: give bytes above 0, or None if unknown"
-            )
+            raise ValueError(f"memory of GPU {self.index} is {self.memory}: give bytes above 0, or None if unknown")
 
 
 AGENTS_PER_CPU = 128
@@ -83,6 +81,10 @@ class NodeView:
         """Whether it takes new work."""
         return self.alive and not self.draining
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "gpus": [asdict(gpu) for gpu in self.gpus], "labels": dict(self.labels)}
+
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> NodeView:
         """The way back from an entry of :meth:`ClusterView.to_dict`."""
@@ -120,6 +122,17 @@ class Holding:
     weight: float = 1.0
     until: float | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        plain = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "placement"}
+        return {"placement": self.placement.to_dict(), **plain}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Holding:
+        """The way back from :meth:`to_dict`."""
+        named = {item.name: document[item.name] for item in fields(cls) if item.name in document}
+        return cls(**{**named, "placement": Placement.from_dict(document["placement"])})
+
 
 @dataclass(frozen=True)
 class ClusterView:
@@ -138,13 +151,24 @@ class ClusterView:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        nodes = [
-            {**asdict(node), "gpus": [asdict(gpu) for gpu in node.gpus], "labels": dict(node.labels)}
-            for node in self.nodes
-        ]
-        return {"nodes": nodes, "taken_at": self.taken_at}
+        return {
+            "nodes": [node.to_dict() for node in self.nodes],
+            "taken_at": self.taken_at,
+            "launchable": [
+                {"name": kind.name, "node": kind.node.to_dict(), "more": kind.more} for kind in self.launchable
+            ],
+            "holdings": [holding.to_dict() for holding in self.holdings],
+        }
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> ClusterView:
         """The way back from :meth:`to_dict`."""
-        return cls(tuple(NodeView.from_dict(node) for node in document["nodes"]), float(document["taken_at"]))
+        return cls(
+            nodes=tuple(NodeView.from_dict(node) for node in document["nodes"]),
+            taken_at=float(document["taken_at"]),
+            launchable=tuple(
+                NodeType(kind["name"], NodeView.from_dict(kind["node"]), int(kind["more"]))
+                for kind in document.get("launchable", ())
+            ),
+            holdings=tuple(Holding.from_dict(holding) for holding in document.get("holdings", ())),
+        )

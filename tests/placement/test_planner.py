@@ -34,9 +34,7 @@ class Capabilities:
     max_agents: int = 1
 
 
-def node(
-    name: str, cpus: float = 4, memory: int = 16 * GIB, gpus: tuple[Gpu, ...] = (), **more: Any
-) -> NodeView:
+def node(name: str, cpus: float = 4, memory: int = 16 * GIB, gpus: tuple[Gpu, ...] = (), **more: Any) -> NodeView:
     settings = {"cpus_free": cpus, "memory_free": memory, "node_id": f"id-{name}", **more}
     return NodeView(name=name, cpus=cpus, memory=memory, gpus=gpus, **settings)
 
@@ -68,17 +66,7 @@ def test_a_run_takes_the_node_that_fits_tightest() -> None:
         node_name="small",
         cpus=2.0,
         memory=GIB,
-        reasons=(
-            "node small: tightest fit of 2 nodes with room; "
-            "leaves 2 CPUs of 4 and 15GiB of 16GiB of memory free",
-        ),
-    )
-
-
-def test_the_only_node_with_room_says_so() -> None:
-    answer = only(Request("r", cpus=8), node("large", cpus=16), node("small", cpus=4))
-    assert answer.reasons == (
-        "node large: the only node with room; leaves 8 CPUs of 16 and 16GiB of 16GiB of memory free",
+        reasons=("node small: best fit; leaves 2 CPUs of 4 and 15GiB of 16GiB of memory free",),
     )
 
 
@@ -102,7 +90,7 @@ def test_gpu_memory_becomes_a_share_of_the_smallest_card_that_holds_it() -> None
         10 * GIB,
         (0,),
     )
-    assert answer.reasons[1] == "GPU 0 (RTX4090, 24GiB): 10GiB is 0.4167 of it"
+    assert answer.reasons[1] == "GPU 0 (RTX4090, 24GiB): 10GiB is 0.4167 of it; 0.5833 is left"
     assert only(request, large).gpus == 0.125
 
 
@@ -129,9 +117,24 @@ def test_a_known_card_goes_before_an_unknown_one() -> None:
 
 
 def test_several_gpus_are_whole_and_each_large_enough() -> None:
-    mixed = (*cards(1, 24), Gpu(1, None, 80 * GIB), Gpu(2, None, 80 * GIB))
-    answer = only(Request("r", gpus=2, gpu_memory=40 * GIB), node("a", gpus=mixed))
-    assert (answer.gpus, answer.gpu_indices, answer.gpu_memory) == (2.0, (1, 2), None)
+    small, large = node("a", gpus=cards(2, 24)), node("b", gpus=cards(2, 80))
+    answer = only(Request("r", gpus=2, gpu_memory=40 * GIB), small, large)
+    assert (answer.node_name, answer.gpus, answer.gpu_indices, answer.gpu_memory) == ("b", 2.0, (0, 1), None)
+
+
+def test_a_share_holds_on_any_gpu_of_a_mixed_node() -> None:
+    mixed = node("m", gpus=(Gpu(0, "A100", 80 * GIB), Gpu(1, "L4", 24 * GIB)))
+    answer = only(Request("r", gpus=1, gpu_memory=12 * GIB), mixed)
+    assert (answer.gpus, answer.gpu_indices, answer.accelerator) == (0.5, (0,), None)
+    assert answer.reasons[2] == (
+        "its GPUs differ (24GiB and 80GiB), and Ray chooses among them: the share is counted on the smallest"
+    )
+
+
+def test_a_share_goes_to_the_gpu_that_ray_takes_the_one_with_least_room_that_fits() -> None:
+    free = (Gpu(0, "L4", 24 * GIB, 1.0), Gpu(1, "L4", 24 * GIB, 0.5), Gpu(2, "L4", 24 * GIB, 0.25))
+    assert only(Request("r", gpus=1, gpu_memory=10 * GIB), node("a", gpus=free)).gpu_indices == (1,)
+    assert only(Request("r", gpus=1, gpu_memory=5 * GIB), node("a", gpus=free)).gpu_indices == (2,)
 
 
 def test_an_optional_gpu_is_taken_if_it_is_free() -> None:
@@ -147,7 +150,7 @@ def test_an_optional_gpu_is_taken_if_it_is_free() -> None:
 def test_later_requests_see_what_earlier_ones_took() -> None:
     made = plan([Request("1", cpus=3), Request("2", cpus=2), Request("3", cpus=1)], cluster(node("a")))
     assert [answer.to_dict()["answer"] for answer in made.answers] == ["placed", "waiting", "placed"]
-    assert made.answers[1].reasons == ("waiting for 2 CPUs: node a has 1 of 4 free",)
+    assert made.answers[1].reasons == ("waiting for 2 CPUs: node a has 0 of 4 free",)
 
 
 def test_fractions_add_up_exactly() -> None:
@@ -194,8 +197,7 @@ def test_room_is_rounded_down_and_demand_up() -> None:
                 node("d", cpus=1),
             ],
             [
-                "waiting for 2 CPUs: node a has 1 of 4 free; "
-                "1 other node of its kind has no room for it either",
+                "waiting for 2 CPUs: node a has 1 of 4 free; 1 other node of its kind has no room for it either",
                 "waiting for 2 CPUs: node c has 0 of 8 free",
             ],
             id="one sentence a class",
@@ -209,10 +211,7 @@ def test_room_is_rounded_down_and_demand_up() -> None:
         pytest.param(
             Request("r", gpus=1, gpu_memory=GIB),
             [node("a", gpus=cards(1, None, free=0.5))],
-            [
-                "waiting for a whole GPU (its memory is unknown, so that no share can be given): "
-                "node a has 0 of 1 free"
-            ],
+            ["waiting for a whole GPU (its memory is unknown, so that no share can be given): node a has 0 of 1 free"],
             id="unknown memory",
         ),
     ],
@@ -249,7 +248,8 @@ def test_what_waits_says_for_what(request_: Request, nodes: list[NodeView], expe
             [node("a", gpus=cards(2, 24, "RTX4090")), node("b", gpus=cards(2, 16, "T4"))],
             [
                 "gpu_memory 40GiB: 2 nodes have GPUs; the largest is 24GiB (RTX4090, a); "
-                "lower resources.gpu_memory to 24GiB, or add a node that has it"
+                "nearest that fits: lower resources.gpu_memory to 24GiB, or add a node with GPUs of at least 40GiB, "
+                "such as A100-40GB"
             ],
             id="GPUs too small",
         ),
@@ -265,10 +265,11 @@ def test_what_waits_says_for_what(request_: Request, nodes: list[NodeView], expe
             Request("r", gpus=2, gpu_memory=40 * GIB),
             [node("a", gpus=(*cards(1, 24), Gpu(1, None, 80 * GIB)))],
             [
-                "gpus 2 of at least 40GiB each: the most on one node is 1 (a); lower resources.gpus to 1, "
-                "or add a node that has it"
+                "gpu_memory 40GiB: 1 node has GPUs; the largest is 24GiB (a); nearest that fits: "
+                "lower resources.gpu_memory to 24GiB, or add a node with GPUs of at least 40GiB, such as A100-40GB; "
+                "on node a, its GPUs differ (24GiB and 80GiB), and Ray chooses among them: it counts as its smallest"
             ],
-            id="too few that are large enough",
+            id="not all large enough",
         ),
         pytest.param(
             Request("r", cpus=8, gpus=1),
@@ -279,9 +280,7 @@ def test_what_waits_says_for_what(request_: Request, nodes: list[NodeView], expe
             ],
             id="no node has all at once",
         ),
-        pytest.param(
-            Request("r"), [], ["the cluster has no nodes; start some, or join another cluster"], id="empty"
-        ),
+        pytest.param(Request("r"), [], ["the cluster has no nodes; start some, or join another cluster"], id="empty"),
         pytest.param(
             Request("r"),
             [node("a", draining=True), node("b", alive=False)],
@@ -311,9 +310,7 @@ def test_nodes_that_share_a_host_name_are_told_apart() -> None:
         node("host", node_id="0123456789abcdef", cpus_free=0),
         node("host", node_id="fedcba", cpus_free=0),
     ]
-    assert reasons(Request("r"), *twins)[0].startswith(
-        "waiting for 1 CPU: node host (0123456789ab) has 0 of 4 free"
-    )
+    assert reasons(Request("r"), *twins)[0].startswith("waiting for 1 CPU: node host (0123456789ab) has 0 of 4 free")
 
 
 @pytest.mark.parametrize(
@@ -387,8 +384,8 @@ def test_a_plan_reads_as_text() -> None:
     ]
     assert plan(requests, cluster(node("a", gpus=cards(1, 24)))).lines() == [
         "run 1: on a with 1 CPU, 1GiB of memory, 0.25 GPU (6GiB of its memory)",
-        "  node a: the only node with room; leaves 3 CPUs of 4 and 15GiB of 16GiB of memory free",
-        "  GPU 0 (24GiB): 6GiB is 0.25 of it",
+        "  node a: best fit; leaves 3 CPUs of 4 and 15GiB of 16GiB of memory free",
+        "  GPU 0 (24GiB): 6GiB is 0.25 of it; 0.75 is left",
         "run 2: waits",
         "  waiting for 4 CPUs: node a has 3 of 4 free",
         "run 3: can never run on this cluster",

@@ -68,10 +68,14 @@ def fits_idle(request: Request, node: NodeView) -> bool:
         return False
     if not request.gpus_mandatory:
         return True
-    return (
-        sum(gpu.memory is None or gpu.memory >= (request.gpu_memory or 0) for gpu in node.gpus)
-        >= request.gpus
+    return request.gpus == 0 or (
+        len(node.gpus) >= request.gpus and (smallest(node) or 10**18) >= (request.gpu_memory or 0)
     )
+
+
+def smallest(node: NodeView) -> int | None:
+    """What a share is counted on."""
+    return min((gpu.memory for gpu in node.gpus if gpu.memory is not None), default=None)
 
 
 def fits(request: Request, node: NodeView, used: list[Placement]) -> bool:
@@ -81,14 +85,17 @@ def fits(request: Request, node: NodeView, used: list[Placement]) -> bool:
     memory = node.memory_free - sum(answer.memory or 0 for answer in mine)
     if request.cpus > cpus + STEP or (request.memory or 0) > memory:
         return False
-    able = 0
+    able, least = 0, smallest(node)
+    known = all(gpu.memory is not None for gpu in node.gpus)
+    if (least or 10**18) < (request.gpu_memory or 0):
+        return False
     for gpu in node.gpus:
         here = (Fraction(str(a.gpus)) / len(a.gpu_indices) for a in mine if gpu.index in a.gpu_indices)
         left = Fraction(str(gpu.free)) - sum(here)
-        if request.shares_gpu and gpu.memory is not None:
-            able += math.ceil((request.gpu_memory or 0) / (gpu.memory * STEP)) * STEP <= left
+        if request.shares_gpu and known and least is not None:
+            able += math.ceil((request.gpu_memory or 0) / (least * STEP)) * STEP <= left
         else:
-            able += left == 1 and (gpu.memory is None or gpu.memory >= (request.gpu_memory or 0))
+            able += left == 1
     return able >= request.gpus
 
 
@@ -126,9 +133,7 @@ def test_each_run_gets_what_it_asked_for(asked: list[Request], view: ClusterView
         assert len(answer.gpu_indices) == request.gpus
         for index in answer.gpu_indices:
             memory = nodes[answer.node_id].gpus[index].memory
-            assert memory is None or Fraction(str(answer.gpus)) / request.gpus * memory >= (
-                request.gpu_memory or 0
-            )
+            assert memory is None or Fraction(str(answer.gpus)) / request.gpus * memory >= (request.gpu_memory or 0)
 
 
 @settings(deadline=None)
@@ -159,9 +164,7 @@ def test_waiting_and_never_are_told_apart_and_true(asked: list[Request], view: C
 
 @settings(deadline=None)
 @given(requests(), views())
-def test_a_request_on_an_empty_cluster_is_placed_if_one_node_fits(
-    request: Request, view: ClusterView
-) -> None:
+def test_a_request_on_an_empty_cluster_is_placed_if_one_node_fits(request: Request, view: ClusterView) -> None:
     idle = tuple(
         replace(
             node,
@@ -187,9 +190,7 @@ def test_following_the_advice_removes_the_reason(request: Request, view: Cluster
             continue
         name, value = advice.groups()
         lowered = {"cpus": float, "gpus": int}.get(name, parse_bytes)(value)
-        changed = (
-            request.without_gpus() if (name, lowered) == ("gpus", 0) else replace(request, **{name: lowered})
-        )
+        changed = request.without_gpus() if (name, lowered) == ("gpus", 0) else replace(request, **{name: lowered})
         (after,) = plan([changed], view).answers
         kept = [other for other in after.reasons if f"resources.{name} to" in other]
         assert isinstance(after, Placement | Waiting) or not kept, (reason, kept)

@@ -9,7 +9,8 @@ from typing import Any
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
-from mosaic_cluster.placement import Answer, ClusterView, NodeType, Placement, Request, Waiting, share_of
+from mosaic_cluster.placement import Answer, ClusterView, NodeType, Placement, Request, Waiting
+from mosaic_cluster.placement import rooms as amounts
 
 MOST = 64
 """Placement groups at once: Ray looks at each pending one again and again."""
@@ -116,9 +117,7 @@ def bundle_for(request: Request, kind: NodeType) -> dict[str, float]:
         bundle["CPU"] = request.cpus
     if request.memory:
         bundle["memory"] = float(request.memory)
-    if request.shares_gpu and kind.node.gpus:
-        smallest = min(kind.node.gpus, key=lambda gpu: gpu.memory or 0)
-        bundle["GPU"] = share_of(request.gpu_memory or 0, smallest) / 10_000
-    elif request.gpus:
-        bundle["GPU"] = float(request.gpus)
+    steps = amounts.Demand(request).steps_on(amounts.make_of(kind.node.gpus))
+    if request.gpus and steps:
+        bundle["GPU"] = steps * request.gpus / amounts.STEPS
     return bundle or {"CPU": 0.001}
