@@ -142,7 +142,7 @@ def _accelerator(request: Request, having: Sequence[Room], there: _Known) -> str
     lower = f"set resources.accelerator to {join(named).replace(' and ', ' or ')}, or " if named else ""
     sentence = f"accelerator {wanted}: {has}; {lower}add a node with GPUs of that model"
     asked = request.accelerator
-    differ = [room for room in having if any(accelerators.any_matches(asked, model) for model in room.make.models)]
+    differ = [room for room in having if room.make.some_match(asked)]
     if differ:
         sentence += f"; on {there.called(differ[0])}, {mixed(differ[0].node)}: all would have to be of that model"
     return sentence

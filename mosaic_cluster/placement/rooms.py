@@ -35,12 +35,13 @@ class Make:
     """What of a node's GPUs never changes.
 
     Attributes:
-        models: of each.
+        models: of each; memories: bytes of each.
         least: bytes of the smallest whose memory is known; ``None``: of none is.
         known: whether the memory of all is known.
     """
 
     models: tuple[str | None, ...]
+    memories: tuple[int | None, ...]
     least: int | None
     known: bool
 
@@ -56,13 +57,20 @@ class Make:
 
     def all_match(self, wanted: tuple[str, ...]) -> bool:
         """Whether each GPU is of a model that is asked for; any will do where none is."""
-        return not wanted or all(accelerators.any_matches(wanted, model) for model in self.models)
+        found = zip(self.models, self.memories, strict=True)
+        return not wanted or all(accelerators.any_matches(wanted, model, memory) for model, memory in found)
+
+    def some_match(self, wanted: tuple[str, ...]) -> bool:
+        """Whether one of the GPUs is."""
+        found = zip(self.models, self.memories, strict=True)
+        return any(accelerators.any_matches(wanted, model, memory) for model, memory in found)
 
 
 @lru_cache(maxsize=4096)
 def _make(gpus: tuple[tuple[str | None, int | None], ...]) -> Make:
-    known = [memory for _, memory in gpus if memory is not None]
-    return Make(tuple(model for model, _ in gpus), min(known, default=None), len(known) == len(gpus))
+    memories = tuple(memory for _, memory in gpus)
+    known = [memory for memory in memories if memory is not None]
+    return Make(tuple(model for model, _ in gpus), memories, min(known, default=None), len(known) == len(gpus))
 
 
 def make_of(gpus: tuple[Gpu, ...]) -> Make:

@@ -18,12 +18,15 @@ class Gpu:
         model: such as ``A100``; ``None`` where nobody said.
         memory: bytes; ``None`` where nobody said.
         free: share that is free, from 0 to 1.
+        source: who said what its memory is: ``label``, ``probed``, ``table`` (of models, by its name), ``file``, or
+            ``unknown``; empty where nobody asks.
     """
 
     index: int
     model: str | None = None
     memory: int | None = None
     free: float = 1.0
+    source: str = ""
 
     def __post_init__(self) -> None:
         if self.memory is not None and self.memory <= 0:
