@@ -67,7 +67,7 @@ class _Queue:
                 if placed is not None:
                     continue
                 self.waiting.append(unit)
-                if not reserved and self.view.taken_at - unit.since >= self.patience:
+                if not reserved and 0 < unit.since <= self.view.taken_at - self.patience:
                     reserved = self._reserve(unit)
         answers: dict[int, Answer] = dict(self.placed)
         for unit in self.waiting:

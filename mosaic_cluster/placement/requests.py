@@ -56,7 +56,8 @@ class Request:
         experiment: whose it is: experiments share by ``weight``.
         priority: larger goes first.
         weight: share of its experiment beside others of the same priority.
-        since: unix time since when it waits, in seconds; earlier goes first.
+        since: unix time since when it waits, in seconds; earlier goes first. 0: nobody knows, and no node is kept free
+            for it.
         duration: seconds it will take, where that is known.
     """
 
