@@ -30,7 +30,7 @@ from mosaic_cluster.experiments.life import (
     RunPlan,
 )
 from mosaic_cluster.experiments.manifests import write_experiment_manifest, write_run_manifest
-from mosaic_cluster.placement import Placement, plan
+from mosaic_cluster.placement import Infeasible, Placement, plan
 from mosaic_cluster.runtime.backend import AttemptResult, Backend, HubOrder
 from mosaic_cluster.units import format_duration
 from mosaic_cluster.worker.errors import StorageError
@@ -331,6 +331,8 @@ class Conductor:
                 self._start(life, answer)
             else:
                 life.reason = "; ".join(answer.reasons)
+                if isinstance(answer, Infeasible) and life.cannot_grow(answer.reasons, now):
+                    self._close_run(life)
 
     def _start(self, life: RunLife, placement: Placement) -> None:
         order = life.next_order(self.home.experiment_id, self.home.location, placement)
