@@ -40,7 +40,7 @@ check: $(READY)  ## Style, types, import contracts, links, examples.
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/vermin -q -t=3.8- --no-tips --violations --eval-annotations mosaic_cluster/worker mosaic_cluster/catalog/gym_gui
+	$(BIN)/vermin -q -t=3.8- --no-tips --violations --eval-annotations mosaic_cluster/worker mosaic_cluster/catalog/gym_gui mosaic_cluster/catalog/site_hook.py
 	$(BIN)/python tests/checks/links.py
 	$(BIN)/python tests/checks/examples.py
 

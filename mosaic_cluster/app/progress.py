@@ -29,6 +29,8 @@ class RunRow:
         attempt: present attempt; 0 before the first.
         trial: the trial it belongs to.
         stood_still: seconds for which it had to wait until its telemetry found room.
+        peak_gpu_memory: bytes; ``None``: not measured.
+        warnings: what was noticed and changes nothing, a sentence each.
     """
 
     run_id: str
@@ -45,6 +47,8 @@ class RunRow:
     peak_rss: int
     trial: str | None = None
     stood_still: float = 0.0
+    peak_gpu_memory: int | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def short_id(self) -> str:
@@ -62,20 +66,29 @@ class RunRow:
         if self.episodic_return is not None:
             parts.append(f"episodic_return {self.episodic_return:.1f}")
         if self.peak_rss:
-            parts.append(format_bytes(self.peak_rss))
+            parts.append(self.peak_memory)
         if self.words:
             parts.append(self.words)
         return "  ".join(parts)
 
     @property
+    def peak_memory(self) -> str:
+        """Memory it used at most: of its host, and of its GPU where that is known."""
+        host = format_bytes(self.peak_rss) if self.peak_rss else ""
+        return f"{host} + {format_bytes(self.peak_gpu_memory)} GPU" if self.peak_gpu_memory else host
+
+    @property
     def words(self) -> str:
-        """Why it is as it is, for how long it has waited, and whether its storage slowed it."""
+        """Why it is as it is, for how long it has waited, whether its storage slowed it, and what else was noticed."""
+        more = list(self.warnings)
+        if self.stood_still >= 1:
+            time = format_duration(round(self.stood_still))
+            more.insert(0, f"stood still {time} in all until its telemetry found room")
         if self.state == "PENDING" and self.reason and self.running >= 1:
-            return f"{self.reason} (waits {format_duration(round(self.running))})"
-        if self.stood_still < 1:
+            more.insert(0, f"waits {format_duration(round(self.running))}")
+        if not more:
             return self.reason
-        slowed = f"stood still {format_duration(round(self.stood_still))} in all until its telemetry found room"
-        return f"{self.reason} ({slowed})" if self.reason else slowed
+        return f"{self.reason} ({'; '.join(more)})" if self.reason else "; ".join(more)
 
 
 @dataclass(frozen=True)
@@ -150,4 +163,24 @@ def _row(run: Mapping[str, Any], now: float) -> RunRow:
         peak_rss=int(run.get("peak_rss") or 0),
         trial=run.get("trial"),
         stood_still=float(run.get("stood_still") or 0.0),
+        peak_gpu_memory=((run.get("memory") or {}).get("peak") or {}).get("gpu_memory"),
+        warnings=tuple(run.get("warnings") or ()),
     )
+
+
+def memory_lines(status: Mapping[str, Any]) -> list[str]:
+    """Of the runs that are over, by worker: memory used at most, beside what is declared, and what to declare."""
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for run in status.get("runs", ()):
+        memory = run.get("memory") or {}
+        for what in memory.get("suggested", ()):
+            found.setdefault((str(run.get("worker", "")), what), []).append(memory)
+    lines = []
+    for (worker, what), runs in found.items():
+        peak = max(run["peak"][what] for run in runs)
+        declared = max((run["declared"][what] or 0 for run in runs), default=0)
+        said = f"{format_bytes(declared)} declared" if declared else "none declared"
+        advice = format_bytes(max(run["suggested"][what] for run in runs))
+        name = "GPU memory" if what == "gpu_memory" else "memory"
+        lines.append(f"{worker}: {name}: {format_bytes(peak)} used at most, {said}; suggested: {what}: {advice}")
+    return lines

@@ -1,7 +1,8 @@
 """The folder through which worker processes see the contract, and nothing else of ours.
 
 It holds ``mosaic_cluster/{__init__,worker}`` and the package ``gym_gui``, the name under which other frameworks'
-workers import the same contract. It is made once per content, under the user's cache folder.
+workers import the same contract; and a ``sitecustomize`` that keeps torch within a share of a GPU. It is made once
+per content, under the user's cache folder.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ GYM_GUI = Path(__file__).parent / "gym_gui"
 def _sources() -> dict[str, bytes]:
     """Content of every file, by its place in the folder."""
     found = {"mosaic_cluster/__init__.py": (ROOT / "__init__.py").read_bytes()}
+    found["sitecustomize.py"] = (Path(__file__).parent / "site_hook.py").read_bytes()
     for base, prefix in ((ROOT / "worker", "mosaic_cluster/worker"), (GYM_GUI, "gym_gui")):
         for path in sorted(base.rglob("*.py")):
             found[f"{prefix}/{path.relative_to(base).as_posix()}"] = path.read_bytes()

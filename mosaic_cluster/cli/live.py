@@ -15,7 +15,7 @@ from rich.text import Text
 from mosaic_cluster.app.progress import Progress, RunRow
 from mosaic_cluster.app.sweep_progress import SweepProgress, TrialRow
 from mosaic_cluster.cli.output import state_style
-from mosaic_cluster.units import format_bytes, format_duration
+from mosaic_cluster.units import format_duration
 
 PLAIN_SECONDS = 10.0
 ROWS = 30
@@ -116,7 +116,8 @@ def _sweep_view(progress: Progress, sweep: SweepProgress) -> Group:
     active = [row for row in progress.rows if row.state not in ENDED and row.state not in WAITING]
     if active:
         parts += [Text(""), _run_table(active[:RUN_ROWS])]
-        parts += [Text(f"{row.short_id}  {row.words}") for row in active[:RUN_ROWS] if row.stood_still >= 1]
+        noted = (row for row in active[:RUN_ROWS] if row.stood_still >= 1 or row.warnings)
+        parts += [Text(f"{row.short_id}  {row.words}") for row in noted]
     waiting = next((row for row in progress.rows if row.state == "PENDING" and row.reason), None)
     if waiting is not None:
         parts.append(Text(f"{waiting.trial or ''} {waiting.short_id}  {waiting.reason}", style="dim"))
@@ -156,6 +157,6 @@ def _cells(row: RunRow) -> list[Text | str]:
         "" if row.step is None else f"{row.step:,}",
         "" if not row.rate else f"{row.rate:,.0f}",
         "" if row.episodic_return is None else f"{row.episodic_return:.1f}",
-        format_bytes(row.peak_rss) if row.peak_rss else "",
+        row.peak_memory,
         format_duration(round(row.running)),
     ]

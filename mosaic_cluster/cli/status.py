@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
         """Show how an experiment and each of its runs stands, and why."""
         from rich.console import Console
 
-        from mosaic_cluster.app.progress import Progress
+        from mosaic_cluster.app.progress import Progress, memory_lines
         from mosaic_cluster.app.sweep_progress import summary_lines
         from mosaic_cluster.cli.live import progress_view
         from mosaic_cluster.experiments.home import find_experiment
@@ -36,4 +36,6 @@ def register(app: typer.Typer) -> None:
         if "sweep" in document:
             for line in summary_lines(document, headline=False):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
+        for line in memory_lines(document):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         console.print(home.location, markup=False, highlight=False, soft_wrap=True)

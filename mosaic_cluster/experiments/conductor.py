@@ -342,6 +342,8 @@ class Conductor:
                 self._start(life, answer)
             elif answer is not None:
                 life.reason = "; ".join(answer.reasons)
+                if isinstance(answer, Infeasible) and life.cannot_grow(answer.reasons, now):
+                    self._close_run(life)
         for life in later:
             life.reason = f"{MOST_ASKED} runs of this experiment wait before it"
 
@@ -355,6 +357,7 @@ class Conductor:
             avoid=tuple(self.quarantine.nodes),
             # One that comes back does not wait for those that never went.
             gang="" if life.attempt else request.gang,
+            duration=None if request.duration is None else max(0.0, request.duration - life.elapsed),
         )
 
     def _leave_draining(self) -> None:

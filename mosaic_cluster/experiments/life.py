@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from mosaic_cluster.experiments.growing import Grown, Growth, grow, suggested
 from mosaic_cluster.placement import Placement, Request
 from mosaic_cluster.runtime.backend import (
     AttemptOrder,
@@ -17,7 +18,7 @@ from mosaic_cluster.runtime.backend import (
     WatchOrder,
     WorkerLaunch,
 )
-from mosaic_cluster.supervision import Limits, Room
+from mosaic_cluster.supervision import Limits, Outcome, Room
 from mosaic_cluster.telemetry import Watched
 from mosaic_cluster.units import format_duration
 
@@ -37,6 +38,7 @@ class RunPlan:
         watch: the metric it is judged by, where somebody judges it on the way.
         trial: the trial it belongs to.
         room: what its output may take.
+        on_oom: what it gets when it ran out of memory; ``None``: it has FAILED.
     """
 
     run_id: str
@@ -51,6 +53,7 @@ class RunPlan:
     watch: WatchOrder | None = None
     trial: str | None = None
     room: Room = field(default_factory=Room)
+    on_oom: Growth | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What the journal keeps of it; the rest follows from the spec."""
@@ -78,6 +81,9 @@ class RunLife:
         lineage: all such, in order, with its settings before and since.
         watched: what was seen of the metric it is judged by.
         metrics: latest value of each metric of the last attempt that ended; events: of that attempt.
+        growths: how often it got more memory.
+        more: what it got instead of what, the last time.
+        outgrown: why it got more memory, until it runs with that; ``None``: it need not.
     """
 
     plan: RunPlan
@@ -99,6 +105,9 @@ class RunLife:
     watched: Watched = field(default_factory=Watched)
     metrics: Mapping[str, float] = field(default_factory=dict)
     events: int = 0
+    growths: int = 0
+    more: str = ""
+    outgrown: str | None = None
     handle: Handle | None = None
     order: AttemptOrder | None = None
     progress: RunProgress | None = None
@@ -164,6 +173,7 @@ class RunLife:
         """An attempt has been handed to the backend."""
         self.attempt, self.order, self.handle, self.progress = order.attempt, order, handle, None
         self._watched_before = self.watched
+        self.outgrown = None
         self.move(STARTING, f"attempt {order.attempt} on {order.placement.node_name}", now)
 
     def observe(self, progress: RunProgress, now: float) -> None:
@@ -185,7 +195,7 @@ class RunLife:
     def where(self) -> str:
         """Attempt and node, for people."""
         node = self.order.placement.node_name if self.order else "an unknown node"
-        text = f"attempt {self.attempt} on {node}"
+        text = f"attempt {self.attempt} on {node}" + (f" with {self.more}" if self.more else "")
         if self.progress is not None and self.progress.resumed_from_step:
             text += f", continued from step {self.progress.resumed_from_step:,}"
         if self.progress is not None and self.progress.released:
@@ -215,7 +225,7 @@ class RunLife:
         self.elapsed += outcome.duration
         if result.committed < result.log_bytes and self.order is not None:
             self.undrained.append(self.order)
-        self.handle, self.held, self.pausing = None, False, False
+        self.handle, self.held, self.pausing, self.outgrown = None, False, False, None
         if outcome.state == FAILED:
             self._failed(result, now, counts)
         elif outcome.state == PAUSED:
@@ -246,33 +256,93 @@ class RunLife:
 
     def _failed(self, result: AttemptResult, now: float, counts: bool) -> None:
         outcome = result.outcome
-        self.failures += 1 if counts else 0
+        grown = self._grown(outcome) if self.stop_requested is None else None
+        # One that gets more does not fail for the same reason again.
+        self.failures += 1 if counts and not isinstance(grown, Grown) else 0
         if self.stop_requested is not None:
             self.move(CANCELLED, self.stop_requested[1], now)
-        elif not outcome.retryable:
-            self.move(FAILED, outcome.message, now)
-        elif self.failures > self.plan.max_failures:
+        elif not outcome.retryable and not isinstance(grown, Grown):
+            self.move(FAILED, f"{outcome.message} ({grown})" if grown else outcome.message, now)
+        elif self.failures > self.plan.max_failures and not isinstance(grown, Grown):
             again = f" (attempt {self.attempt}; limits.max_failures: {self.plan.max_failures})"
             self.move(FAILED, outcome.message + again, now)
         elif self.paused_by is not None:
             why = f"paused by {self.paused_by}; its attempt failed meanwhile: {outcome.message}"
             self.move(PAUSED, why, now)
         else:
-            # Soon if it was not to blame, but not in a hurry if that goes on.
-            delay = RESTART_DELAY * (self.failures if counts else min(len(self.attempts), 30))
-            self.not_before = now + delay
             how = (
                 "from its last checkpoint"
                 if self.plan.worker.supports_checkpointing
                 else "from the beginning (this worker keeps no checkpoints)"
             )
-            self.move(PENDING, f"restarts {how} in {format_duration(delay)}: {outcome.message}", now)
+            # Soon if it was not to blame, but not in a hurry if that goes on.
+            often = self.failures if counts else min(len(self.attempts), 30)
+            delay = RESTART_DELAY * (1 if isinstance(grown, Grown) else often)
+            self.not_before = now + delay
+            when = f"with {grown.words}" if isinstance(grown, Grown) else f"in {format_duration(delay)}"
+            self.move(PENDING, f"restarts {how} {when}: {outcome.message}", now)
+
+    def _grown(self, outcome: Outcome) -> Grown | str | None:
+        """Take more memory, if that ran out; why not, if it may not have more."""
+        growth = self.plan.on_oom
+        if growth is None:
+            return None
+        had = self.order.placement if self.order is not None else None
+        grown = grow(self.plan.request, self.plan.limits, had, outcome, growth)
+        if isinstance(grown, Grown):
+            if self.growths >= growth.most:
+                return f"it got more {self.growths} times already; on_oom.max: {growth.most}"
+            self.growths, self.more = self.growths + 1, grown.words
+            self.plan = replace(self.plan, request=grown.request, limits=grown.limits)
+            self.outgrown = f"{outcome.message}; with {grown.words}"
+        return grown
+
+    def cannot_grow(self, reasons: Sequence[str], now: float) -> bool:
+        """Take that no node could ever run it. If that is so since it got more memory, it has FAILED.
+
+        Args:
+            reasons: why none could.
+
+        Returns:
+            Whether it has FAILED.
+        """
+        if self.outgrown is None:
+            return False
+        self.code = "out_of_memory"
+        self.move(FAILED, f"{self.outgrown} it can never run on this cluster: {'; '.join(reasons)}", now)
+        return True
+
+    def peak(self, name: str) -> int | None:
+        """Most that any of its attempts was seen to use: ``peak_rss`` or ``peak_gpu_memory``; ``None``: not known."""
+        found = [each["outcome"].get(name) for each in self.attempts]
+        if self.progress is not None and self.handle is not None:
+            found.append(getattr(self.progress, name))
+        return max((value for value in found if value is not None), default=None)
+
+    def memory(self) -> dict[str, Any]:
+        """Memory used at most, beside what is declared, and what to declare: bytes, by kind of memory."""
+        peaks = {"memory": self.peak("peak_rss"), "gpu_memory": self.peak("peak_gpu_memory")}
+        request = self.plan.request
+        # One that failed for another reason may never have come to use what it needs.
+        telling = self.ended and (self.state != FAILED or self.code == "out_of_memory")
+        return {
+            "peak": peaks,
+            "declared": {"memory": request.memory, "gpu_memory": request.gpu_memory},
+            "suggested": {name: suggested(peak) for name, peak in peaks.items() if peak and telling},
+        }
+
+    def warnings(self) -> list[str]:
+        """What was noticed of the present attempt, or the last one, and changes nothing."""
+        if self.handle is not None:
+            return list(self.progress.warnings) if self.progress is not None else []
+        return list(self.attempts[-1]["outcome"].get("warnings", ())) if self.attempts else []
 
     def to_dict(self) -> dict[str, Any]:
         """One entry of ``status.json``."""
         # Of an attempt that ended, its result knows more than what was last heard of it on the way.
         progress = self.progress if self.handle is not None or not self.attempts else None
         last = self.attempts[-1]["outcome"] if self.attempts else {}
+        warnings = self.warnings()
         lost = {str(attempt): at for attempt, at in self.telemetry_lost().items()}
         unsent = sorted({name for each in self.attempts for name in each.get("unsent", ())})
         return {
@@ -290,9 +360,12 @@ class RunLife:
             "step": progress.step if progress and progress.step is not None else last.get("last_step"),
             "metrics": _plain(progress.metrics if progress else self.metrics),
             "events": progress.events if progress else self.events,
-            "peak_rss": progress.peak_rss if progress else last.get("peak_rss", 0),
+            "peak_rss": self.peak("peak_rss") or 0,
+            "memory": self.memory(),
             "elapsed": self.elapsed,
             "stood_still": round(self.stood_still(), 1),
+            **({"growths": self.growths} if self.growths else {}),
+            **({"warnings": warnings} if warnings else {}),
             **({"telemetry_lost_from": lost} if lost else {}),
             **({"unsent": unsent} if unsent else {}),
         }

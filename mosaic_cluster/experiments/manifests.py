@@ -103,6 +103,8 @@ def _facts(home: ExperimentHome, life: RunLife) -> dict[str, Any]:
         "elapsed_seconds": life.elapsed,
         "attempts": life.attempts,
         "declared": life.plan.request.to_dict(),
+        "memory": life.memory(),
+        **({"growths": life.growths} if life.growths else {}),
         **({} if life.plan.trial is None else {"trial": life.plan.trial}),
         **({"lineage": life.lineage} if life.lineage else {}),
     }

@@ -8,10 +8,12 @@ from typing import Any
 
 from mosaic_cluster.catalog import WorkerEntry
 from mosaic_cluster.experiments.crews import Crew, agents_in, capabilities_of
+from mosaic_cluster.experiments.growing import Growth
 from mosaic_cluster.experiments.life import RunPlan
-from mosaic_cluster.placement import request_for
+from mosaic_cluster.placement import Request, request_for
 from mosaic_cluster.runtime.backend import WatchOrder, WorkerLaunch
 from mosaic_cluster.specs import Spec
+from mosaic_cluster.specs.resources import PerAgent
 from mosaic_cluster.specs.space import Space
 from mosaic_cluster.storage import Storage
 from mosaic_cluster.supervision import Limits, Room
@@ -63,7 +65,18 @@ def run_plan(
     """The plan of one run of an experiment."""
     capabilities = capabilities_of(worker)
     crew = crew or Crew()
-    limits = spec.limits
+    request = request_for(
+        capabilities,
+        run_id=run_id,
+        overrides=spec.resources.model_dump(),
+        # What a sweep draws is not refused here: its worker is asked about it.
+        agents=crew.agents or min(agents_in(config) or 1, capabilities.max_agents),
+        gang=crew.gang,
+        spread=crew.spread,
+        priority=spec.priority,
+        weight=spec.weight,
+        duration=spec.limits.max_duration,
+    )
     command = getattr(spec, "command", None)
     return RunPlan(
         run_id=run_id,
@@ -77,27 +90,10 @@ def run_plan(
         ),
         config=dict(config),
         seed=seed,
-        request=request_for(
-            capabilities,
-            run_id=run_id,
-            overrides=spec.resources.model_dump(),
-            # What a sweep draws is not refused here: its worker is asked about it.
-            agents=crew.agents or min(agents_in(config) or 1, capabilities.max_agents),
-            gang=crew.gang,
-            spread=crew.spread,
-            priority=spec.priority,
-            weight=spec.weight,
-        ),
-        limits=Limits(
-            max_duration=limits.max_duration,
-            max_steps=limits.max_steps,
-            no_heartbeat=limits.no_heartbeat,
-            max_log=limits.max_log,
-            # What a person set is a limit; what a worker declares is an estimate.
-            memory=spec.resources.memory,
-        ),
-        grace=limits.grace,
-        max_failures=limits.max_failures,
+        request=request,
+        limits=_limits(spec, request),
+        grace=spec.limits.grace,
+        max_failures=spec.limits.max_failures,
         environment={**spec.environment, **crew.environment},
         watch=watch,
         trial=trial,
@@ -106,4 +102,24 @@ def run_plan(
             keep_log=spec.telemetry.keep_log,
             disk_reserve=spec.telemetry.disk_reserve,
         ),
+        on_oom=Growth(spec.on_oom.grow, spec.on_oom.max) if spec.on_oom is not None else None,
+    )
+
+
+def _limits(spec: Spec, request: Request) -> Limits:
+    """What a person set is a limit; what a worker declares is an estimate."""
+    limits, resources = spec.limits, spec.resources
+    each = resources.per_agent or PerAgent()
+    memory = resources.memory is not None or each.memory is not None
+    gpu_memory = resources.gpu_memory is not None or each.gpu_memory is not None
+    return Limits(
+        max_duration=limits.max_duration,
+        max_steps=limits.max_steps,
+        no_heartbeat=limits.no_heartbeat,
+        max_log=limits.max_log,
+        memory=request.memory if memory else None,
+        gpu_memory=request.gpu_memory if gpu_memory else None,
+        on_excess=limits.on_excess,
+        expected_memory=None if memory else request.memory,
+        expected_gpu_memory=None if gpu_memory else request.gpu_memory,
     )

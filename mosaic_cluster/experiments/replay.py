@@ -86,7 +86,7 @@ def reopen(life: RunLife, *, retry_failed: bool, now: float) -> None:
     if life.state == COMPLETED or (life.state == FAILED and not retry_failed):
         return
     if life.state == FAILED:
-        life.failures = 0
+        life.failures = life.growths = 0
     life.stop_requested = None
     if life.state != PENDING:
         life.move(PENDING, "waiting to be placed again", now)

@@ -11,25 +11,19 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mosaic_cluster.catalog import worker_command, worker_environment
+from mosaic_cluster.catalog import worker_command
 from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, RunProgress
 from mosaic_cluster.runtime.checkpoints import Checkpoint
+from mosaic_cluster.runtime.environment import attempt_environment
 from mosaic_cluster.runtime.workfolder import WorkFolder, drain, start_line, work_folder_of
 from mosaic_cluster.supervision import Order, Outcome, Supervised, seal, start
 from mosaic_cluster.telemetry import HubClient, HubUnavailable, Pump, Watch, Watched, offset_at_step, scan_log
 from mosaic_cluster.worker.errors import MosaicError, StorageUnavailable
 
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
 POLL_SECONDS = 0.1
 TELL_BYTES = 256 << 20
 
@@ -210,6 +204,8 @@ class Attempt:
             events=seen.events if seen else 0,
             unread=seen.unread if seen else 0,
             peak_rss=status.peak_rss if status else 0,
+            peak_gpu_memory=status.peak_gpu_memory if status else None,
+            warnings=status.warnings if status else (),
             resumed_from_step=self._resumed.step if self._resumed else None,
             watched=pump.watch.seen() if pump and pump.watch else None,
             stands_still=status.stands_still if status else None,
@@ -285,35 +281,6 @@ def _watched(order: AttemptOrder, attempt: int) -> Watched | None:
     return watch.seen()
 
 
-def attempt_environment(order: AttemptOrder, base: Mapping[str, str], resumed: Checkpoint | None) -> dict[str, str]:
-    """Environment variables of the worker's process."""
-    if not order.storage.is_local:  # its worker has files to work with, and no business with our credentials
-        base = {name: value for name, value in base.items() if not name.startswith("AWS_")}
-    environment = worker_environment(base)
-    threads = str(max(1, int(order.placement.cpus)))
-    environment.update(dict.fromkeys(THREAD_VARIABLES, threads))
-    if not order.placement.gpus:
-        # Ray leaves the variable alone when no GPU was asked for: the worker would see all of them.
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    environment["PYTHONUNBUFFERED"] = "1"
-    environment.update(order.environment)
-    for name in ("MOSAIC_RESUME_FROM", "MOSAIC_REPORT_STEPS"):
-        environment.pop(name, None)
-    environment.update(
-        MOSAIC_EXPERIMENT_ID=order.experiment_id,
-        MOSAIC_EXPERIMENT_DIR=str(order.folder),
-        MOSAIC_RUN_ID=order.run_id,
-        MOSAIC_RUN_DIR=str(order.run_dir),
-        MOSAIC_ATTEMPT=str(order.attempt),
-        MOSAIC_CHECKPOINT_DIR=str(order.run_dir / "checkpoints"),
-    )
-    if resumed is not None:
-        environment["MOSAIC_RESUME_FROM"] = resumed.path
-    if order.watch is not None and order.watch.rungs:
-        environment["MOSAIC_REPORT_STEPS"] = ",".join(map(str, order.watch.rungs))
-    return environment
-
-
 def _supervision_order(order: AttemptOrder, environment: dict[str, str]) -> Order:
     config = str(order.run_dir / "config.json")
     if order.worker.command is not None:
@@ -331,6 +298,7 @@ def _supervision_order(order: AttemptOrder, environment: dict[str, str]) -> Orde
         grace=order.grace,
         elapsed_before=order.elapsed_before,
         room=order.room,
+        gpu=order.placement.gpus > 0,
     )
 
 

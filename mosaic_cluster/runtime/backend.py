@@ -171,6 +171,8 @@ class RunProgress:
         events: telemetry events of this attempt so far.
         unread: bytes of the log that the hub has not taken yet.
         peak_rss: largest memory of the process tree so far, in bytes.
+        peak_gpu_memory: the same of the GPU where it is most; ``None``: not measured.
+        warnings: what was noticed and changes nothing, a sentence each.
         watched: what was seen of the metric that its order names.
         stands_still: why its processes are held, if they are, and nobody paused them.
         held: seconds they stood still for that.
@@ -185,6 +187,8 @@ class RunProgress:
     events: int = 0
     unread: int = 0
     peak_rss: int = 0
+    peak_gpu_memory: int | None = None
+    warnings: tuple[str, ...] = ()
     resumed_from_step: int | None = None
     watched: Watched | None = None
     stands_still: str | None = None

@@ -33,6 +33,8 @@ class Status:
         last_step: last environment step the worker reported.
         last_heartbeat_at: unix time of its last telemetry line.
         rss: bytes of its process tree now; peak_rss: at most so far.
+        gpu_memory: bytes of it on the GPU where it is most; peak_gpu_memory: at most; ``None``: not measured.
+        warnings: what was noticed and changes nothing, a sentence each.
         log_bytes: bytes on its stdout.
         stands_still: why its processes are held, if they are, and nobody paused them.
         held: seconds it stood still for that.
@@ -46,6 +48,9 @@ class Status:
     last_heartbeat_at: float | None = None
     rss: int = 0
     peak_rss: int = 0
+    gpu_memory: int | None = None
+    peak_gpu_memory: int | None = None
+    warnings: tuple[str, ...] = ()
     cpu_seconds: float = 0.0
     log_bytes: int = 0
     stands_still: str | None = None
@@ -69,8 +74,9 @@ class Supervised:
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            with contextlib.suppress(ValueError, TypeError):
-                self._status = Status(**json.loads(line))
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                told = json.loads(line)
+                self._status = Status(**{**told, "warnings": tuple(told["warnings"])})
         # The end of the pipe is the end of the supervisor, of whatever kind.
         self._status = Status(**{**vars(self._status), "state": "ENDED"})
         self._ended.set()

@@ -17,6 +17,9 @@ class Limits:
         no_heartbeat: longest silence in seconds: no telemetry line of any kind.
         max_log: bytes on stdout and stderr together.
         memory: bytes of the whole process tree.
+        gpu_memory: bytes of the whole process tree on each GPU.
+        on_excess: what becomes of a worker that holds more memory than these two: ``stop``, or ``warn``.
+        expected_memory, expected_gpu_memory: bytes that only the worker itself declares: more is said, and no more.
     """
 
     max_duration: float | None = None
@@ -24,6 +27,10 @@ class Limits:
     no_heartbeat: float | None = None
     max_log: int | None = None
     memory: int | None = None
+    gpu_memory: int | None = None
+    on_excess: str = "stop"
+    expected_memory: int | None = None
+    expected_gpu_memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class Order:
         grace: seconds between SIGTERM and SIGKILL.
         elapsed_before: running seconds of earlier attempts, counted against ``limits.max_duration``.
         room: what its output may take.
+        gpu: whether it has a GPU, whose memory is to be watched.
     """
 
     run_id: str
@@ -65,6 +73,7 @@ class Order:
     grace: float = 30.0
     elapsed_before: float = 0.0
     room: Room = field(default_factory=Room)
+    gpu: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready. Holds the environment, and so possibly secrets: not for storage."""

@@ -30,6 +30,9 @@ class Outcome:
         retryable: whether another attempt may end differently.
         held: seconds it stood still for want of room: its telemetry waited for storage, or its disk was full.
         telemetry_lost_from: byte of its log from which on telemetry is gone with its node's disk; ``None``: none is.
+        peak_gpu_memory: most that its processes were seen to hold on one GPU, in bytes; ``None``: it was not measured.
+        exhausted: what ran out, if ``code`` is out_of_memory: ``memory`` or ``gpu_memory``.
+        warnings: what was noticed and changed nothing, a sentence each.
     """
 
     state: str
@@ -47,6 +50,9 @@ class Outcome:
     retryable: bool = False
     held: float = 0.0
     telemetry_lost_from: int | None = None
+    peak_gpu_memory: int | None = None
+    exhausted: str | None = None
+    warnings: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

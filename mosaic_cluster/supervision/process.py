@@ -22,17 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from mosaic_cluster.supervision import tree
+from mosaic_cluster.supervision.gpus import GpuWatch
 from mosaic_cluster.supervision.holding import BACKLOG, DISK, PAUSE, Holds, Want
-from mosaic_cluster.supervision.limiting import Seen, over_limit
+from mosaic_cluster.supervision.limiting import Seen, excesses, over_limit, with_figures
 from mosaic_cluster.supervision.order import Order
 from mosaic_cluster.supervision.outcome import Outcome, last_lines, write_json
 from mosaic_cluster.supervision.releasing import Releaser
 from mosaic_cluster.supervision.sealing import seal
+from mosaic_cluster.supervision.usage import Usage
 from mosaic_cluster.supervision.verdict import Verdict, judge, oom_kills, signal_name
 from mosaic_cluster.supervision.watching import LogWatch
 
 TICK = 0.25
-MEMORY_EVERY = 1.0
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -82,8 +83,7 @@ class Supervisor:
         self.want = Want(self.folder, order.room)
         self.releasers: list[Releaser] = []
         self.alive_at = 0.0  # on the run clock: the last sign of life
-        self.memory = self.peak = 0
-        self._memory_at = 0.0
+        self.usage = Usage(order.limits, GpuWatch() if order.gpu else None)
         self._signs: float | None = None
         self._control = control
         self._unread = b""
@@ -295,15 +295,8 @@ class Supervisor:
         if self.watch.last_sign != self._signs:
             self._signs = self.watch.last_sign
             self.alive_at = self.clock.now()
-        now = time.monotonic()
-        if now - self._memory_at >= MEMORY_EVERY and self.exit is None:
-            self._memory_at = now
-            below = tree.descendants(os.getpid())
-            self.memory = tree.rss(below)
-            limit = self.order.limits.memory
-            if limit is not None and self.memory > limit:
-                self.memory = tree.pss(below) or self.memory
-            self.peak = max(self.peak, self.memory)
+        if self.exit is None and self.usage.look(os.getpid(), time.monotonic()):
+            self.usage.notice(excesses(self.order.limits, self._seen()))
 
     def _enforce(self) -> None:
         if self.exit is not None:
@@ -313,20 +306,20 @@ class Supervisor:
                 tree.kill_descendants(os.getpid(), self._reap)
             return
         if PAUSE not in self.holds and self.cause is None:
-            verdict = self._over_limit()
+            verdict = over_limit(self.order.limits, self._seen())
             if verdict is not None:
                 self._end(verdict)
 
-    def _over_limit(self) -> Verdict | None:
+    def _seen(self) -> Seen:
         running = self.clock.now()
-        seen = Seen(
+        return Seen(
             ran=running + self.order.elapsed_before,
             silent=running - self.alive_at,
             step=self.watch.last_step,
             log=self.log_bytes(),
-            memory=self.memory,
+            memory=self.usage.memory,
+            gpu_memory=self.usage.gpu_memory,
         )
-        return over_limit(self.order.limits, seen)
 
     def log_size(self) -> int:
         """Bytes on stdout now."""
@@ -354,8 +347,11 @@ class Supervisor:
             "worker_pid": self.worker.pid if self.worker else None,
             "last_step": self.watch.last_step,
             "last_heartbeat_at": None,
-            "rss": self.memory,
-            "peak_rss": self.peak,
+            "rss": self.usage.memory,
+            "peak_rss": self.usage.peak,
+            "gpu_memory": self.usage.gpu_memory,
+            "peak_gpu_memory": self.usage.peak_gpu_memory,
+            "warnings": self.usage.warnings,
             "cpu_seconds": 0.0,
             "log_bytes": self.watch.size,
             "stands_still": self.holds.sentence,
@@ -379,7 +375,8 @@ class Supervisor:
         after = oom_kills()
         killed = self._oom_before is not None and after is not None and after > self._oom_before
         stderr = last_lines(self.folder / "stderr.log")
-        return judge(code, number, stderr, self.watch.ending, self.watch.said, killed)
+        verdict = judge(code, number, stderr, self.watch.ending, self.watch.said, killed)
+        return with_figures(verdict, self.order.limits, self.usage.peaks)
 
     def _seal(self, verdict: Verdict, left: list[int] | None = None) -> Outcome:
         code, number = self.exit or (None, None)
@@ -396,12 +393,15 @@ class Supervisor:
             started_at=self.started_at,
             ended_at=time.time(),
             duration=round(self.clock.now(), 3),
-            peak_rss=max(self.peak, used.ru_maxrss * 1024 if self.worker else 0),
+            peak_rss=max(self.usage.peak, used.ru_maxrss * 1024 if self.worker else 0),
             cpu_seconds=round(used.ru_utime + used.ru_stime, 3),
             last_step=self.watch.last_step,
             stderr_tail=last_lines(self.folder / "stderr.log"),
             retryable=verdict.retryable,
             held=round(self.holds.seconds, 3),
+            peak_gpu_memory=self.usage.peak_gpu_memory,
+            exhausted=verdict.exhausted,
+            warnings=self.usage.warnings,
         )
         return seal(self.folder, self.order.run_id, outcome, self.watch)
 

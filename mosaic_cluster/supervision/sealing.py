@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mosaic_cluster.logs import RELEASED, Released, read_released
 from mosaic_cluster.supervision.outcome import OUTCOME, Outcome, last_lines, read_outcome, write_json
@@ -53,6 +54,8 @@ def seal(attempt_dir: str | Path, run_id: str, outcome: Outcome, watch: LogWatch
     let_go = _let_go(folder)
     if let_go and not watch.told:
         lines.append(_line("log_released", run_id, outcome.ended_at, let_go))
+    if outcome.warnings:
+        lines.append(_line("warned", run_id, outcome.ended_at, {"messages": outcome.warnings}))
     ending = ENDING_OF[outcome.state]
     if watch.ending != ending:
         payload = {"code": outcome.code, "message": outcome.message}
@@ -81,7 +84,7 @@ def _let_go(folder: Path) -> dict[str, int]:
     return found
 
 
-def _line(event: str, run_id: str, timestamp: float, payload: Mapping[str, str | int]) -> bytes:
+def _line(event: str, run_id: str, timestamp: float, payload: Mapping[str, Any]) -> bytes:
     document = {
         "event": event,
         "payload": dict(payload),

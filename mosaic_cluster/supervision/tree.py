@@ -51,6 +51,35 @@ def descendants(pid: int) -> list[int]:
     return [each for each in found if not is_zombie(each)]
 
 
+def family(pid: int) -> list[int]:
+    """Descendants, zombies included, for who only wants to measure them.
+
+    Far cheaper than :func:`descendants` on a machine with many processes, where the kernel lists children. While
+    one of them ends, a sibling may be missed: who kills or freezes needs the other one.
+    """
+    try:
+        found = _children(pid)
+    except OSError:
+        return descendants(pid)
+    for each in found:  # grows as we go
+        with contextlib.suppress(OSError):
+            found += _children(each)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """Children of all threads of a process.
+
+    Raises:
+        OSError: it is gone, or this kernel keeps no such lists.
+    """
+    found: list[int] = []
+    tasks = PROC / str(pid) / "task"
+    for thread in os.listdir(tasks):
+        found += map(int, (tasks / thread / "children").read_text().split())
+    return found
+
+
 def is_zombie(pid: int) -> bool:
     """Whether a process is dead but not yet waited for, or gone."""
     fields = _stat(pid)

@@ -14,6 +14,8 @@ _OUT_OF_MEMORY = re.compile(
     r"|can't allocate memory|RESOURCE_EXHAUSTED|Out of memory|CUDA_ERROR_OUT_OF_MEMORY",
 )
 _GPU = re.compile(r"CUDA|GPU|HIP|RESOURCE_EXHAUSTED", re.IGNORECASE)
+NAMES = {"memory": "memory", "gpu_memory": "GPU memory"}
+"""What can run out, for people."""
 _RAISED = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt|Exit)\b")
 
 
@@ -25,6 +27,7 @@ class Verdict:
     code: str
     message: str
     retryable: bool = False
+    exhausted: str | None = None
 
 
 def judge(
@@ -71,16 +74,17 @@ def _memory(
             "out_of_memory",
             "the kernel killed the worker because the machine (or its container) ran out of memory: "
             "declare more under resources.memory, or make the run smaller",
+            exhausted="memory",
         )
     if not exit_code and signal_number != signal.SIGABRT:
         return None
     named = next((line for line in reversed(stderr) if _OUT_OF_MEMORY.search(line)), None)
     if named is None:
         return None
-    where = "GPU memory" if _GPU.search(named) else "memory"
-    remedy = "resources.gpu_memory" if where == "GPU memory" else "resources.memory"
-    message = f"the worker ran out of {where}: {named.strip()[:300]} (declare more under {remedy}, or make it smaller)"
-    return Verdict("FAILED", "out_of_memory", message)
+    what = "gpu_memory" if _GPU.search(named) else "memory"
+    words = f"{named.strip()[:300]} (declare more under resources.{what}, or make it smaller)"
+    message = f"the worker ran out of {NAMES[what]}: {words}"
+    return Verdict("FAILED", "out_of_memory", message, exhausted=what)
 
 
 def _last_words(stderr: Sequence[str], said: Mapping[str, Any]) -> str:

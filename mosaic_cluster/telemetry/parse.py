@@ -46,6 +46,7 @@ LIFECYCLE_EVENTS = frozenset(
         "run_cancelled",
         "attempt_started",
         "log_released",
+        "warned",
     }
 )
 STEP_EVENTS = frozenset({"heartbeat", "checkpoint_saved", "checkpoint_loaded", "run_completed"})

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaic_cluster.catalog import worker_environment
-from mosaic_cluster.runtime.attempt import THREAD_VARIABLES
+from mosaic_cluster.runtime.environment import THREAD_VARIABLES
 
 
 def completed(log: Path) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from support import ROOT, assert_tables_equal_logs, environment, mosaic, registe
 
 from mosaic_cluster.catalog import Catalog
 from mosaic_cluster.experiments.launching import prepare
-from mosaic_cluster.specs import SweepSpec, read_document
-from mosaic_cluster.specs.run import Limits, Resources, RunSpec
+from mosaic_cluster.specs import Limits, Resources, RunSpec, SweepSpec, read_document
+from mosaic_cluster.specs.resources import Growth, PerAgent, Population
 from mosaic_cluster.specs.space import KINDS
 from mosaic_cluster.specs.sweep import SCHEDULERS, SEARCHES, STATISTICS, Metric, Scheduler, Search, SweepLimits
 from mosaic_cluster.specs.telemetry import Telemetry
@@ -54,6 +54,8 @@ def test_the_page_of_the_spec_names_every_key() -> None:
     hidden = {"label", "worker_module", "run_id"}  # what trainer configs are turned into
     names = {*RunSpec.model_fields, *Resources.model_fields, *Limits.model_fields, *Telemetry.model_fields} - hidden
     assert {name for name in names if f"`{name}`" not in text} == set()
+    within = {*PerAgent.model_fields, *Population.model_fields, *Growth.model_fields}
+    assert {name for name in within if name not in text} == set()
 
 
 def test_the_page_of_sweeps_names_every_key() -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mosaic_cluster.placement import Placement
-from mosaic_cluster.runtime.attempt import THREAD_VARIABLES, Attempt, attempt_environment, finish_attempt
+from mosaic_cluster.runtime.attempt import Attempt, finish_attempt
 from mosaic_cluster.runtime.backend import AttemptOrder, WorkerLaunch
 from mosaic_cluster.runtime.checkpoints import Checkpoint, last_checkpoint
+from mosaic_cluster.runtime.environment import GPU_CONTEXT, THREAD_VARIABLES, attempt_environment
 from mosaic_cluster.runtime.hub_service import HubService
 from mosaic_cluster.storage import Storage
 from mosaic_cluster.supervision import Limits
@@ -56,6 +58,49 @@ def test_a_specs_environment_wins_but_not_over_ours(tmp_path: Path) -> None:
     assert found["KEPT"] == "yes"
     resumed = attempt_environment(given, {}, Checkpoint("/c.pt", 5, 1, 0))
     assert resumed["MOSAIC_RESUME_FROM"] == "/c.pt"
+
+
+GIB = 1 << 30
+
+
+def shared(folder: Path, share: float = 0.25, memory: int = 20 * GIB, **environment: str) -> AttemptOrder:
+    placement = Placement(RUN, "id", "node", 2.5, gpus=share, gpu_memory=memory, agents=3)
+    return replace(order(folder, **environment), placement=placement)
+
+
+def test_a_share_of_a_gpu_is_told_to_every_library(tmp_path: Path) -> None:
+    found = attempt_environment(shared(tmp_path), {"CUDA_VISIBLE_DEVICES": "1"}, None)
+    assert (found["MOSAIC_CPUS"], found["MOSAIC_AGENTS"]) == ("2.5", "3")
+    assert found["MOSAIC_GPU_MEMORY"] == str(20 * GIB)
+    assert found["MOSAIC_GPU_MEMORY_CAP"] == str(20 * GIB - GPU_CONTEXT)
+    fraction = float(found["XLA_PYTHON_CLIENT_MEM_FRACTION"])
+    assert fraction * 80 * GIB <= 20 * GIB - GPU_CONTEXT < (fraction + 0.0001) * 80 * GIB
+    assert (found["XLA_PYTHON_CLIENT_PREALLOCATE"], found["TF_FORCE_GPU_ALLOW_GROWTH"]) == ("false", "true")
+    assert found["CUDA_VISIBLE_DEVICES"] == "1"
+    small = attempt_environment(shared(tmp_path, 0.0125, GIB), {}, None)
+    assert int(small["MOSAIC_GPU_MEMORY_CAP"]) == GIB // 2
+
+
+@pytest.mark.parametrize("gpus", [0.0, 1.0, 2.0])
+def test_whole_gpus_have_no_cap(tmp_path: Path, gpus: float) -> None:
+    base = {"MOSAIC_GPU_MEMORY_CAP": "1", "MOSAIC_GPU_MEMORY": "1"}
+    found = attempt_environment(order(tmp_path, gpus=gpus), base, None)
+    assert not {name for name in found if "MEM_FRACTION" in name or name.startswith("MOSAIC_GPU")}
+
+
+def test_who_is_only_warned_has_no_cap(tmp_path: Path) -> None:
+    lenient = replace(shared(tmp_path), limits=Limits(on_excess="warn"))
+    found = attempt_environment(lenient, {}, None)
+    assert not {"MOSAIC_GPU_MEMORY_CAP", "XLA_PYTHON_CLIENT_MEM_FRACTION"} & found.keys()
+    assert found["MOSAIC_GPU_MEMORY"] == str(20 * GIB)
+
+
+def test_a_specs_own_fraction_wins(tmp_path: Path) -> None:
+    found = attempt_environment(shared(tmp_path, XLA_CLIENT_MEM_FRACTION="0.1"), {}, None)
+    assert found["XLA_CLIENT_MEM_FRACTION"] == "0.1"
+    assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in found
+    found = attempt_environment(shared(tmp_path, XLA_PYTHON_CLIENT_MEM_FRACTION="0.2"), {}, None)
+    assert found["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.2"
 
 
 def announce(folder: Path, attempt: int, *paths: str) -> None:
