@@ -13,12 +13,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import threading
 from dataclasses import dataclass, field
 from enum import Enum
 from time import time, time_ns
-from typing import IO, TYPE_CHECKING, Any, Dict, Mapping, Optional, Set, Union
+from typing import IO, TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Union
 
+from mosaic_cluster.worker._lines import complain, queue, queue_line, say, write_line
 from mosaic_cluster.worker._plain import as_object, fast_text, json_text, object_text, to_plain
 
 if TYPE_CHECKING:
@@ -47,6 +47,12 @@ STEP_NAMES = (
     "num_env_steps_sampled_lifetime",
 )
 """Names of the global step in a heartbeat's payload, the preferred one first."""
+
+
+LINGER_VARIABLE = "MOSAIC_TELEMETRY_LINGER"
+"""Environment variable: ``linger`` of emitters that are not given one."""
+MOST_LINGER = 10.0
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -102,19 +108,36 @@ class TelemetryEmitter:
     Each line is written at once and whole. If it cannot be written (the reader is gone, the disk is full),
     that is said once on stderr, and the worker goes on.
 
+    With ``linger``, lines of :meth:`heartbeat`, :meth:`step` and :meth:`episode` that follow each other closely wait,
+    and are written several at a time: a fraction of the time for who emits hundreds a second. The payload is as it was
+    when it was given. Every other event is written at once, those that wait before it. What waits is written after
+    ``linger`` seconds at the latest, by :meth:`flush`, and when the interpreter ends. A process that is ended by a
+    signal it does not handle, or by ``os._exit``, loses it: that is the price. A forked child writes at once.
+
     Args:
         run_id: of the run, on every line.
         sink: an open file, text or binary; default: whatever ``sys.stdout`` is at the time.
         logger: also gets every event: at the level of its ``constant`` if that has one, else DEBUG.
+        linger: seconds that a line may wait, 0 to 10; default: the variable ``MOSAIC_TELEMETRY_LINGER``, else 0. What
+            is no such number is said on stderr, and taken as 0. Of several emitters in a process the shortest counts.
     """
 
     def __init__(
-        self, run_id: str, *, sink: Optional[IO[Any]] = None, logger: Optional[logging.Logger] = None
+        self,
+        run_id: str,
+        *,
+        sink: Optional[IO[Any]] = None,
+        logger: Optional[logging.Logger] = None,
+        linger: Optional[float] = None,
     ) -> None:
         self._run_id = run_id if type(run_id) is str else str(run_id)
         self._sink = sink
         self._logger = logger
         self._tail = ',"run_id":' + json_text(self._run_id) + ',"timestamp":'
+        seconds = _linger(linger)
+        self._lingers = seconds > 0.0
+        if self._lingers:
+            queue.linger(seconds)
 
     @property
     def run_id(self) -> str:
@@ -184,6 +207,9 @@ class TelemetryEmitter:
             constant: a log constant (an object with a ``code``) or a string; its code goes on the line.
         """
         try:
+            waits = self._lingers and event == "heartbeat" and queue.open
+            if waits and constant is None and self._logger is None and self._snapshot(self._beat, payload):
+                return
             try:
                 body = fast_text(payload) if type(payload) is dict else object_text(payload)
             except Exception:  # noqa: BLE001 - then it is not plain
@@ -192,98 +218,86 @@ class TelemetryEmitter:
             line = f"{_HEADS.get(event) or _head(event)}{body}{self._tail}{micros[:-6]}.{micros[-6:]}}}\n"
             if constant is not None:
                 line = '{"constant":' + _code(constant) + "," + line[1:]
-            self._write(line)
+            sink: Any = sys.stdout if self._sink is None else self._sink
+            if waits:
+                queue_line(sink, line)
+            else:
+                write_line(sink, line)
             if self._logger is not None:
                 _log(self._logger, to_plain(event), self._run_id, body, constant)
         except Exception as error:  # noqa: BLE001 - telemetry must not be what ends a run
-            _complain(error)
+            complain(error)
+
+    def flush(self) -> None:
+        """Write what waits before returning; see ``linger``."""
+        try:
+            queue.drain()
+        except Exception as error:  # noqa: BLE001 - as above
+            complain(error)
 
     def _typed(self, kind: str, fields: Dict[str, Any]) -> None:
         try:
+            waits = self._lingers and queue.open
             fields.setdefault("timestamp", time())
-            fields["type"] = kind
-            fields["run_id"] = self._run_id
-            self._write(object_text(fields) + "\n")
-        except Exception as error:  # noqa: BLE001 - as above
-            _complain(error)
-
-    def _write(self, line: str) -> None:
-        sink: Any = sys.stdout if self._sink is None else self._sink
-        real: Any = sys.__stdout__
-        with _lock:
-            if sink is real:
-                sink.flush()  # what was printed before stands before
-                _write_at_once(sink.fileno(), line.encode("ascii"))
+            if waits and self._snapshot(self._step if kind == "step" else self._episode, fields):
                 return
-            try:
-                sink.write(line)
-            except TypeError:
-                sink.write(line.encode("ascii"))
-            sink.flush()
+            sink: Any = sys.stdout if self._sink is None else self._sink
+            (queue_line if waits else write_line)(sink, self._typed_line(kind, fields))
+        except Exception as error:  # noqa: BLE001 - as above
+            complain(error)
+
+    def _snapshot(self, make: Callable[[Any, int], str], content: Any) -> bool:
+        """Queue a few plain numbers as they are, to become text when they are written; false for anything else."""
+        if type(content) is not dict:
+            return False
+        content = content.copy()
+        if len(content) > MOST_NUMBERS or not _NUMBERS.issuperset(map(type, content.values())):
+            return False
+        if not _TEXT.issuperset(map(type, content)):
+            return False
+        now = time_ns()
+        queue.later((sys.stdout if self._sink is None else self._sink, make, content, now), now)
+        return True
+
+    def _beat(self, payload: Dict[str, Any], now: int) -> str:
+        try:
+            body = fast_text(payload)
+        except Exception:  # noqa: BLE001 - then it is not plain
+            body = object_text(payload)
+        micros = str(now // 1000)
+        return f"{_HEARTBEAT}{body}{self._tail}{micros[:-6]}.{micros[-6:]}}}\n"
+
+    def _step(self, fields: Any, now: int) -> str:
+        return self._typed_line("step", fields)
+
+    def _episode(self, fields: Any, now: int) -> str:
+        return self._typed_line("episode", fields)
+
+    def _typed_line(self, kind: str, fields: Dict[str, Any]) -> str:
+        fields["type"] = kind
+        fields["run_id"] = self._run_id
+        return object_text(fields) + "\n"
 
 
-# One lock for all emitters of the process: they share one stdout. Reentrant, because a signal handler that
-# emits runs in the main thread, which may be holding the lock.
-_lock = threading.RLock()
-# Descriptors on which half a line stands: the next line must begin on a new one.
-_torn: Set[int] = set()
-_complained = False
+MOST_NUMBERS = 64
+"""Of a payload that waits as numbers; a larger one waits as text."""
+_NUMBERS = frozenset({int, float, bool, type(None)})
+_TEXT = frozenset({str})
 
 
-def _renew_lock() -> None:
-    """In a forked child: the thread that held the lock may not exist there."""
-    global _lock
-    _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
-
-
-def _write_at_once(descriptor: int, data: bytes) -> None:
-    """One system call for the whole line, so that other processes on the same file cannot cut it in two."""
-    if _torn:
-        _write_all(descriptor, data)
-        return
+def _linger(given: Any) -> float:
+    """Seconds, of what was given or the environment says."""
+    whose = "linger"
+    if given is None:
+        given, whose = os.environ.get(LINGER_VARIABLE) or 0.0, LINGER_VARIABLE
     try:
-        written = os.write(descriptor, data)
-    except BlockingIOError:
-        written = 0
-    if written != len(data):
-        _write_all(descriptor, data, written)
-
-
-def _write_all(descriptor: int, data: bytes, written: int = 0) -> None:
-    """What is left of a line, in as many calls as it takes."""
-    import select
-
-    if descriptor in _torn:
-        data = b"\n" + data
-    try:
-        while written < len(data):
-            try:
-                written += os.write(descriptor, data[written:])
-            except BlockingIOError:
-                select.select([], [descriptor], [], 1.0)
-    except BaseException:
-        if written:
-            _torn.add(descriptor)
-        raise
-    _torn.discard(descriptor)
-
-
-def _complain(error: Exception) -> None:
-    """Say once on stderr that telemetry is being lost."""
-    global _complained
-    if _complained:
-        return
-    _complained = True
-    with contextlib.suppress(Exception):
-        sys.stderr.write(
-            f"mosaic_cluster: telemetry cannot be written ({type(error).__name__}: {error}); "
-            "the run goes on without\n"
-        )
-        sys.stderr.flush()
+        seconds = float(given)
+        if 0.0 <= seconds <= MOST_LINGER:
+            return seconds
+    except (TypeError, ValueError, OverflowError):
+        pass
+    say(f"{whose} is {given!r}; give seconds from 0 to {MOST_LINGER:g}, e.g. 0.05: no telemetry lingers")
+    return 0.0
 
 
 def _head(event: Any) -> str:
@@ -291,6 +305,7 @@ def _head(event: Any) -> str:
 
 
 _HEADS: Dict[Any, str] = {event.value: _head(event) for event in LifecycleEventType}
+_HEARTBEAT = _HEADS["heartbeat"]
 
 
 def _attribute(value: Any, name: str, default: Any) -> Any:

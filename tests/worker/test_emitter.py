@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_cluster.worker import LifecycleEvent, LifecycleEventType, TelemetryEmitter, telemetry
+from mosaic_cluster.worker import LifecycleEvent, LifecycleEventType, TelemetryEmitter, _lines
 
 EVENTS = [event.value for event in LifecycleEventType]
 
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telemetry, "_complained", False)
+    monkeypatch.setattr(_lines, "_complained", False)
 
 
 def emitted(payload: Any, strict: Any) -> Any:

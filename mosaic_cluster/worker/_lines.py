@@ -1,0 +1,272 @@
+"""Whole lines on a sink: at once, or a moment later and several in one write.
+
+Who lingers has its lines wait here; there is one queue for all emitters of the process, so that what one thread
+emits stays in order. The *calling* thread writes what waits, together with its own line, when the last write is a third
+of the time ago. Prints of the same thread therefore never have lines of telemetry in the middle. Only when calls stop
+coming does a thread write what is left; it cannot know whether somebody is in the middle of a print, so that it begins
+a new line first. A blank line is no telemetry, and nothing of a log.
+
+A forked child writes at once: it may end without exit handlers.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import threading
+from collections import deque
+from itertools import repeat
+from time import sleep, time_ns
+from typing import Any, Callable, Deque, List, Optional, Set, Tuple
+
+MOST_LINES = 4096
+"""More than these never wait."""
+LONGEST_LINE = 16384
+"""Characters; a longer line does not wait, and takes those before it along."""
+WRITE_BYTES = 4096
+"""Of one write of several lines: so much goes into a pipe in one piece, whoever else writes to it."""
+
+Line = Tuple[Any, Optional[Callable[[Any, int], str]], Any, int]
+"""The sink; what makes the text, if it is not text yet; of what; when it was emitted, ns since 1970."""
+
+
+def write_line(sink: Any, line: str) -> None:
+    """Write a line, after those that wait, before returning."""
+    real: Any = sys.__stdout__
+    if queue.waits():
+        queue.add((sink, None, line, 0))
+        queue.drain()
+    elif sink is real:  # most lines come by here
+        with _lock:
+            sink.flush()  # what was printed before stands before
+            _write_at_once(sink.fileno(), line.encode("ascii"))
+    else:
+        with _lock:
+            _write(sink, line)
+
+
+def queue_line(sink: Any, line: str) -> None:
+    """Have a line wait, unless it is a long one."""
+    if len(line) <= LONGEST_LINE:
+        queue.later((sink, None, line, 0), time_ns())
+    else:
+        write_line(sink, line)
+
+
+def _write(sink: Any, text: str, apart: bool = False) -> None:
+    real: Any = sys.__stdout__
+    if apart and (sink is real or sink is sys.stdout):
+        text = "\n" + text
+    if sink is real:
+        sink.flush()
+        _write_at_once(sink.fileno(), text.encode("ascii"))
+        return
+    try:
+        sink.write(text)
+    except TypeError:
+        sink.write(text.encode("ascii"))
+    sink.flush()
+
+
+class Queue:
+    """Lines that wait. Adding to it takes no lock; whoever writes holds the one lock of all emitters."""
+
+    def __init__(self) -> None:
+        self.open = True
+        self._lines: Deque[Line] = deque()
+        # Being written. A signal handler that emits meanwhile writes these first, and then its own.
+        self._taken: List[Line] = []
+        self._linger = 0.0
+        self._pause = 0
+        self._written = 0
+        self._writes = 0
+        self._watched = False
+        self._gate: Optional[threading.Lock] = None
+
+    def linger(self, seconds: float) -> None:
+        """Somebody lingers; the shortest time is everybody's."""
+        self._linger = min(self._linger or seconds, seconds)
+        self._pause = int(self._linger * 1e9 / 3)
+
+    def waits(self) -> bool:
+        """Whether there is a line."""
+        return bool(self._lines or self._taken)
+
+    def add(self, line: Line) -> None:
+        """Only that; the caller drains."""
+        self._lines.append(line)
+
+    def later(self, line: Line, now: int) -> None:
+        """Have a line wait, or write all that do if it is time."""
+        self._lines.append(line)
+        # A clock that was set back: 0 is greater.
+        if 0 <= now - self._written < self._pause and len(self._lines) < MOST_LINES:
+            if not self._watched:
+                self._watch()
+        else:
+            self.drain()
+
+    def drain(self, apart: bool = False) -> None:
+        """Write all that waits.
+
+        Args:
+            apart: begin on a new line where others may be printing.
+        """
+        with _lock:
+            taken = self._taken
+            # One step for a signal handler: it sees each line here or there.
+            taken.extend(map(deque.popleft, repeat(self._lines, len(self._lines))))
+            before = self._writes
+            pieces = _pieces(taken[:])
+            if self._writes != before:
+                return  # a signal handler's call has written them
+            taken.clear()
+            self._writes += 1
+            self._written = time_ns()
+            for sink, text in pieces:
+                try:
+                    _write(sink, text, apart)
+                except Exception as error:  # noqa: BLE001 - telemetry must not be what ends a run
+                    complain(error)
+
+    def close(self) -> None:
+        """Write all that waits, and have nothing wait from now on."""
+        self.open = False
+        self.drain()
+
+    def forget(self) -> None:
+        """In a forked child: what waits is the parent's."""
+        self.open = False
+        self._lines.clear()
+        self._taken.clear()
+
+    def _watch(self) -> None:
+        """See to it that what waits is written though nobody calls any more."""
+        self._watched = True
+        if self._gate is not None:
+            with contextlib.suppress(RuntimeError):  # two threads did
+                self._gate.release()
+            return
+        self._gate = gate = threading.Lock()
+        gate.acquire()
+        try:
+            atexit.register(self.close)
+            threading.Thread(target=self._run, args=(gate,), name="mosaic-telemetry", daemon=True).start()
+        except RuntimeError:  # no thread can be started any more
+            self.close()
+
+    def _run(self, gate: threading.Lock) -> None:
+        """Twice in the time that a line may wait: write, if nobody has since the last look."""
+        while True:
+            before = self._writes
+            sleep(self._linger / 2)
+            if not self.open:
+                return
+            if self._writes != before:
+                continue
+            if self.waits():
+                self.drain(apart=True)
+                continue
+            self._watched = False
+            if self.waits():  # somebody added a line before it could see that
+                self._watched = True
+                continue
+            gate.acquire()
+
+
+def _pieces(lines: List[Line]) -> List[Tuple[Any, str]]:
+    """Texts to be written, each of one or more whole lines of one sink, in order."""
+    found: List[Tuple[Any, str]] = []
+    texts: List[str] = []
+    size = 0
+    last: Any = None
+    for sink, make, content, when in lines:
+        try:
+            text = content if make is None else make(content, when)
+        except Exception as error:  # noqa: BLE001 - as above
+            complain(error)
+            continue
+        if texts and (sink is not last or size + len(text) >= WRITE_BYTES):
+            found.append((last, "".join(texts)))
+            texts, size = [], 0
+        texts.append(text)
+        size += len(text)
+        last = sink
+    if texts:
+        found.append((last, "".join(texts)))
+    return found
+
+
+queue = Queue()
+"""Of this process."""
+
+# One lock for all emitters of the process: they share one stdout. Reentrant, because a signal handler that
+# emits runs in the main thread, which may be holding the lock.
+_lock = threading.RLock()
+# Descriptors on which half a line stands: the next line must begin on a new one.
+_torn: Set[int] = set()
+_complained = False
+
+
+def _after_fork() -> None:
+    """In a forked child: the thread that held the lock may not exist there."""
+    global _lock
+    _lock = threading.RLock()
+    queue.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _write_at_once(descriptor: int, data: bytes) -> None:
+    """One system call for the whole line, so that other processes on the same file cannot cut it in two."""
+    if _torn:
+        _write_all(descriptor, data)
+        return
+    try:
+        written = os.write(descriptor, data)
+    except BlockingIOError:
+        written = 0
+    if written != len(data):
+        _write_all(descriptor, data, written)
+
+
+def _write_all(descriptor: int, data: bytes, written: int = 0) -> None:
+    """What is left of a line, in as many calls as it takes."""
+    import select
+
+    if descriptor in _torn:
+        data = b"\n" + data
+    try:
+        while written < len(data):
+            try:
+                written += os.write(descriptor, data[written:])
+            except BlockingIOError:
+                select.select([], [descriptor], [], 1.0)
+    except BaseException:
+        if written:
+            _torn.add(descriptor)
+        raise
+    _torn.discard(descriptor)
+
+
+def complain(error: Exception) -> None:
+    """Say once on stderr that telemetry is being lost."""
+    global _complained
+    if _complained:
+        return
+    _complained = True
+    say(f"telemetry cannot be written ({type(error).__name__}: {error}); the run goes on without")
+
+
+def say(text: str) -> None:
+    """On stderr, if there is one."""
+    with contextlib.suppress(Exception):
+        sys.stderr.write(f"mosaic_cluster: {text}\n")
+        sys.stderr.flush()
+
+
+__all__ = ["complain", "queue", "queue_line", "say", "write_line"]
