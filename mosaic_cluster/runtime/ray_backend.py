@@ -21,6 +21,8 @@ from mosaic_cluster.placement import ClusterView, Placement
 from mosaic_cluster.runtime.actors import WorkerActor, finish_on_node, key_of
 from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Handle, HubOrder, RunProgress
 from mosaic_cluster.runtime.hubs import NAMESPACE, HubKeeper
+from mosaic_cluster.runtime.node_types import LaunchableTypes
+from mosaic_cluster.runtime.probing import GpuProbe
 from mosaic_cluster.runtime.searching.protocols import NoScheduler, Scheduler, SchedulerSetup, Searcher, SearchSetup
 from mosaic_cluster.runtime.workfolder import begun_in_storage
 from mosaic_cluster.worker.errors import BackendError
@@ -149,6 +151,9 @@ class RayBackend:
         self._hubs: HubKeeper | None = None
         self._running: dict[str, RayHandle] = {}
         self._idle: list[_Idle] = []
+        self._probe = GpuProbe()
+        # An embedded Ray starts no nodes.
+        self._types = None if self._owns_connection and address in (None, "local") else LaunchableTypes()
 
     def searcher(self, setup: SearchSetup) -> Searcher:
         """Random, grid or Optuna."""
@@ -172,7 +177,14 @@ class RayBackend:
             nodes, free = ray.nodes(), available_resources_per_node()
         except (RayError, RuntimeError) as error:
             raise BackendError(f"the Ray cluster at {self.address} does not answer: {error}") from error
-        return view_from_ray(nodes, self._less_what_starts(free), draining=draining, taken_at=time.time())
+        return view_from_ray(
+            nodes,
+            self._less_what_starts(free),
+            draining=draining,
+            probed=self._probe.facts(nodes),
+            launchable=() if self._types is None else self._types.types(),
+            taken_at=time.time(),
+        )
 
     def _less_what_starts(self, free: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
         """Ray accounts for an actor once it is being started: until ours has answered, we do so ourselves.
