@@ -17,6 +17,7 @@ from mosaic_cluster.app.backends import make_backend
 from mosaic_cluster.app.bridging import bridges_folder, telemetry_of
 from mosaic_cluster.catalog import Catalog
 from mosaic_cluster.experiments.conductor import Conductor, Listener
+from mosaic_cluster.experiments.forecasting import Forecast, forecast
 from mosaic_cluster.experiments.home import ExperimentHome
 from mosaic_cluster.experiments.journal import Journal
 from mosaic_cluster.experiments.kinds import KINDS
@@ -25,6 +26,7 @@ from mosaic_cluster.experiments.life import COMPLETED, FAILED
 from mosaic_cluster.experiments.placing import check_feasible
 from mosaic_cluster.experiments.planning import Prepared
 from mosaic_cluster.experiments.status import read_status
+from mosaic_cluster.inventory import assumed, is_nodes_table, read_cluster
 from mosaic_cluster.runtime.backend import Backend
 from mosaic_cluster.specs import read_document
 from mosaic_cluster.specs.bridges import ON_BY_DEFAULT, wanted_bridges
@@ -170,6 +172,31 @@ def plan_of(
     finally:
         made.close()
     return prepared, lines, answers
+
+
+def plan_on(
+    source: str | Path | Mapping[str, Any], cluster: str, *, storage: str | None
+) -> tuple[Prepared, list[str], list[dict[str, Any]], Forecast]:
+    """What running a spec would do on a described cluster that does nothing else. Needs no Ray.
+
+    Args:
+        cluster: a cluster file, or a nodes table.
+
+    Returns:
+        As :func:`plan_of`, and the forecast, with the cluster as the first runs take it.
+
+    Raises:
+        InvalidInput: the spec or the cluster is wrong; carries every problem.
+    """
+    document, heading = read_spec(source)
+    view = read_cluster(cluster)
+    prepared = prepare(document, Catalog(), heading=heading, storage=storage)
+    kind = KINDS[prepared.spec.kind]
+    lines, answers = kind.describe(prepared, view)
+    made = forecast(kind.everything(prepared), view)
+    named = f"on {cluster if is_nodes_table(cluster) else Path(cluster).name}, were it idle:"
+    told = [*(f"taken for {each}" for each in assumed(view)), *made.lines()]
+    return prepared, [*lines, named, *(f"  {line}" for line in told)], answers, made
 
 
 def _backend(name: str, address: str | None, notice: Notice | None) -> Backend:

@@ -25,6 +25,7 @@ VERBS = (
     "pause",
     "unpause",
     "workers",
+    "cluster",
     "schema",
 )
 

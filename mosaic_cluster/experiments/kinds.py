@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from mosaic_cluster.catalog import Catalog
 from mosaic_cluster.experiments.conductor import Conductor
+from mosaic_cluster.experiments.forecasting import Everything
 from mosaic_cluster.experiments.life import RunLife
 from mosaic_cluster.experiments.planning import Part, Prepared
 from mosaic_cluster.experiments.single import SingleRun
@@ -59,6 +60,9 @@ class Kind(Protocol):
 
     def describe(self, prepared: Prepared, view: ClusterView) -> tuple[list[str], list[dict[str, Any]]]:
         """What running it would do: lines for people, and JSON-ready answers of placement."""
+
+    def everything(self, prepared: Prepared) -> Everything:
+        """What all its runs will ask for, for a forecast."""
 
 
 KINDS: Mapping[str, Kind] = {"run": SingleRun(), "sweep": Sweep()}

@@ -11,6 +11,7 @@ from ulid import ULID
 from mosaic_cluster.catalog import Catalog
 from mosaic_cluster.experiments.conductor import Conductor
 from mosaic_cluster.experiments.crews import crews, too_many_agents
+from mosaic_cluster.experiments.forecasting import Everything, longest
 from mosaic_cluster.experiments.life import FAILED, RunLife, RunPlan
 from mosaic_cluster.experiments.placing import describe_runs
 from mosaic_cluster.experiments.planning import Part, Prepared, run_plan
@@ -91,6 +92,10 @@ class SingleRun:
     def describe(self, prepared: Prepared, view: ClusterView) -> tuple[list[str], list[dict[str, Any]]]:
         """See :class:`Kind`."""
         return describe_runs(prepared, view)
+
+    def everything(self, prepared: Prepared) -> Everything:
+        """See :class:`Kind`."""
+        return Everything(tuple(longest(plan) for plan in prepared.plans), len(prepared.plans))
 
 
 def _plan(spec: RunSpec, part: Part, number: int, run_id: str) -> RunPlan:

@@ -145,12 +145,14 @@ class ClusterView:
         taken_at: unix time of the view, in seconds.
         launchable: what it could start beside the nodes it has.
         holdings: what the runs known to us hold.
+        quarantine: ids of nodes that some experiment keeps off, and why.
     """
 
     nodes: tuple[NodeView, ...]
     taken_at: float
     launchable: tuple[NodeType, ...] = ()
     holdings: tuple[Holding, ...] = ()
+    quarantine: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -161,6 +163,7 @@ class ClusterView:
                 {"name": kind.name, "node": kind.node.to_dict(), "more": kind.more} for kind in self.launchable
             ],
             "holdings": [holding.to_dict() for holding in self.holdings],
+            "quarantine": dict(self.quarantine),
         }
 
     @classmethod
@@ -174,4 +177,5 @@ class ClusterView:
                 for kind in document.get("launchable", ())
             ),
             holdings=tuple(Holding.from_dict(holding) for holding in document.get("holdings", ())),
+            quarantine=dict(document.get("quarantine", {})),
         )

@@ -198,7 +198,7 @@ class RayBackend:
         """Nodes and what is free on them now, as far as Ray and the cluster's allocator know."""
         if self._allocator is not None:
             return self._allocator.view()
-        return existing_view() or ClusterReader().read()
+        return existing_view() or ClusterReader(embedded=self._embedded).read()
 
     def allocate(
         self, requests: Sequence[Request], *, quarantine: Mapping[str, str] | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from mosaic_cluster.experiments.forecasting import MOST_FORECAST, Everything, longest
 from mosaic_cluster.experiments.placing import on_restart
 from mosaic_cluster.experiments.planning import Prepared
 from mosaic_cluster.experiments.sweeps.checking import planned
@@ -41,6 +43,25 @@ def describe_sweep(prepared: Prepared, view: ClusterView) -> tuple[list[str], li
             lines.append(f"  t{number:04d}  {which}{shown}")
     answers = plan([run.request for run in prepared.plans], view)
     return lines, [answer.to_dict() for answer in answers.answers]
+
+
+def everything_of(prepared: Prepared) -> Everything:
+    """What all runs of a sweep ask for: the first of them, in the order in which they would start."""
+    spec = prepared.spec
+    assert isinstance(spec, SweepSpec)
+    known = planned(spec, prepared.parts, MOST_FORECAST) or []
+    count = spec.samples or len(planned(spec, prepared.parts, MOST_COUNTED) or ())
+    seeds = len(spec.seeds)
+    shown = min(count, max(1, MOST_FORECAST // seeds))
+    # Where results decide what is tried, workers are taken in turn.
+    parts = [known[number].part if number < len(known) else number % len(prepared.parts) for number in range(shown)]
+    requests = [
+        replace(longest(prepared.plans[part * seeds + index]), run_id=f"t{number:04d}-{index}")
+        for number, part in enumerate(parts, 1)
+        for index in range(seeds)
+    ]
+    most = spec.limits.max_concurrent_trials
+    return Everything(tuple(requests), count * seeds, None if most is None else most * seeds)
 
 
 def _scheduling(spec: SweepSpec, count: int) -> str:

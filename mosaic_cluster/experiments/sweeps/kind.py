@@ -9,11 +9,12 @@ from ulid import ULID
 
 from mosaic_cluster.catalog import Catalog
 from mosaic_cluster.experiments.conductor import Conductor
+from mosaic_cluster.experiments.forecasting import Everything
 from mosaic_cluster.experiments.life import RunLife
 from mosaic_cluster.experiments.planning import Part, Prepared, run_plan
 from mosaic_cluster.experiments.replay import Replay
 from mosaic_cluster.experiments.sweeps.checking import check_sweep, config_of, planned, unknown_workers
-from mosaic_cluster.experiments.sweeps.describing import describe_sweep
+from mosaic_cluster.experiments.sweeps.describing import describe_sweep, everything_of
 from mosaic_cluster.experiments.sweeps.story import SweepStory, advisors
 from mosaic_cluster.placement import ClusterView
 from mosaic_cluster.runtime.backend import Backend
@@ -84,3 +85,7 @@ class Sweep:
     def describe(self, prepared: Prepared, view: ClusterView) -> tuple[list[str], list[dict[str, Any]]]:
         """See :class:`Kind`."""
         return describe_sweep(prepared, view)
+
+    def everything(self, prepared: Prepared) -> Everything:
+        """See :class:`Kind`."""
+        return everything_of(prepared)

@@ -74,11 +74,11 @@ class Statement:
 
 
 class Allocator:
-    """Plans for all drivers on the cluster that this process is connected to."""
+    """Plans for all drivers on the cluster that this process is connected to; ``embedded``: on its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, embedded: bool = False) -> None:
         self.book = LeaseBook()
-        self._reader = ClusterReader()
+        self._reader = ClusterReader(embedded=embedded)
         self._demand = Demand()
         self._raw: ClusterView | None = None
         self._read_at = 0.0
@@ -185,7 +185,7 @@ class AllocatorActor:
 
     def view(self) -> dict[str, Any]:
         """The cluster now, who holds what, and which nodes some experiment keeps off."""
-        return {"view": self._allocator.view().to_dict(), "quarantine": self._allocator.book.quarantine}
+        return self._allocator.view().to_dict()
 
     def pid(self) -> int:
         """Process id, for those who look after processes."""
@@ -196,7 +196,7 @@ def existing_view() -> ClusterView | None:
     """What the cluster's allocator sees, if it has one; does not start any."""
     try:
         actor = ray.get_actor(NAME, namespace=NAMESPACE)
-        return ClusterView.from_dict(ray.get(actor.view.remote(), timeout=START_SECONDS)["view"])
+        return ClusterView.from_dict(ray.get(actor.view.remote(), timeout=START_SECONDS))
     except (ValueError, RayError, GetTimeoutError):
         return None
 
@@ -205,7 +205,7 @@ class OwnAllocator:
     """The allocator of an embedded Ray, in its driver's process."""
 
     def __init__(self) -> None:
-        self._allocator = Allocator()
+        self._allocator = Allocator(embedded=True)
 
     def ask(self, said: Statement) -> list[Answer] | None:
         """See :meth:`Allocator.ask`."""
@@ -267,7 +267,7 @@ class SharedAllocator:
     def view(self) -> ClusterView:
         """See :meth:`Allocator.view`."""
         try:
-            return ClusterView.from_dict(ray.get(self._actor.view.remote(), timeout=START_SECONDS)["view"])
+            return ClusterView.from_dict(ray.get(self._actor.view.remote(), timeout=START_SECONDS))
         except (RayError, GetTimeoutError) as error:
             raise BackendError(f"the cluster's allocator does not answer: {error}") from error
 

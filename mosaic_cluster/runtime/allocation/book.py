@@ -140,7 +140,7 @@ class LeaseBook:
             for lease in self.leases
             if not lease.spare
         )
-        return replace(raw, nodes=nodes, holdings=holdings)
+        return replace(raw, nodes=nodes, holdings=holdings, quarantine=self.quarantine)
 
     def answer(self, driver: str, raw: ClusterView) -> list[Answer]:
         """Plan for all drivers, and grant what this one gets.

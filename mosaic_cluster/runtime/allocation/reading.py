@@ -10,11 +10,21 @@ from ray.exceptions import RayError
 
 from mosaic_cluster.inventory import view_from_ray
 from mosaic_cluster.placement import ClusterView
+from mosaic_cluster.runtime.node_types import LaunchableTypes
+from mosaic_cluster.runtime.probing import GpuProbe
 from mosaic_cluster.worker.errors import BackendError
 
 
 class ClusterReader:
-    """Reads the cluster that this process is connected to."""
+    """Reads the cluster that this process is connected to.
+
+    Args:
+        embedded: it is this process's own, and never grows.
+    """
+
+    def __init__(self, *, embedded: bool = False) -> None:
+        self._probe = GpuProbe()
+        self._types = None if embedded else LaunchableTypes()
 
     def read(self) -> ClusterView:
         """Nodes and what is free on them now, as Ray accounts for it.
@@ -27,4 +37,11 @@ class ClusterReader:
             nodes, free = ray.nodes(), available_resources_per_node()
         except (RayError, RuntimeError) as error:
             raise BackendError(f"the Ray cluster does not answer: {error}") from error
-        return view_from_ray(nodes, free, draining=draining, taken_at=time.time())
+        return view_from_ray(
+            nodes,
+            free,
+            draining=draining,
+            probed=self._probe.facts(nodes),
+            launchable=() if self._types is None else self._types.types(),
+            taken_at=time.time(),
+        )
