@@ -64,6 +64,7 @@ def attempt_environment(order: AttemptOrder, base: Mapping[str, str], resumed: C
         MOSAIC_ATTEMPT=str(order.attempt),
         MOSAIC_CHECKPOINT_DIR=str(order.run_dir / "checkpoints"),
         MOSAIC_CPUS=f"{order.placement.cpus:g}",
+        MOSAIC_NODE=order.placement.node_name,
         MOSAIC_AGENTS=str(order.placement.agents),
     )
     if order.placement.gpu_memory is not None:
