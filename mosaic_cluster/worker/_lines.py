@@ -116,8 +116,9 @@ class Queue:
         """
         with _lock:
             taken = self._taken
-            # One step for a signal handler: it sees each line here or there.
-            taken.extend(map(deque.popleft, repeat(self._lines, len(self._lines))))
+            with contextlib.suppress(IndexError):  # a signal handler's call came between counting and taking
+                # One step for a signal handler: it sees each line here or there.
+                taken.extend(map(deque.popleft, repeat(self._lines, len(self._lines))))
             before = self._writes
             pieces = _pieces(taken[:])
             if self._writes != before:

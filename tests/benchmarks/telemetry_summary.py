@@ -70,6 +70,10 @@ def _training(found: dict[str, Any]) -> Iterator[Row]:
     interval = f"95 %: {wall['low']:.2%} to {wall['high']:.2%}"
     yield f"training slowed at 1,000 events/s ({interval})", "< 1 %", f"{wall['median']:.2%}", wall["median"] < 0.01
     yield "  inside the emitter", "", f"{found['inside']:.2%}", None
+    late = found["linger"]
+    name = f"  with linger {late['seconds']:g} s ({late['wall']['low']:.2%} to {late['wall']['high']:.2%})"
+    yield name, "< 1 %", f"{late['wall']['median']:.2%}", late["wall"]["median"] < 0.01
+    yield "    inside the emitter", "", f"{late['inside']:.2%}", None
     write = found["floor_us"]["write"] * found["rate"] / 1e6
     yield "  one os.write of a ready line in its place", "", f"{write:.2%}", None
 

@@ -1,4 +1,4 @@
-"""The worker process of the training measurement: trains a small network, with and without events, in turn.
+"""The worker process of the training measurement: trains a small network, in turn without events, with, and lingering.
 
 Each segment is the same number of steps of forward, backward and Adam on a policy of CartPole's size, one thread. In
 a segment with events, as many heartbeats of five scalars as are due at the rate are emitted after each step. Between
@@ -87,15 +87,21 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     config = json.loads(parser.parse_args().config.read_text())
     trainer, emitter = Trainer(), TelemetryEmitter(config["run_id"])
+    lingering = TelemetryEmitter(config["run_id"], linger=config["linger"])
+    emitters = {"off": None, "on": emitter, "linger": lingering}
     per_second = 300 / segment(trainer, 300, None, config["rate"])["wall"]
     steps = int(per_second * config["seconds"])
-    segment(trainer, steps, emitter, config["rate"])
+    for each in (emitter, lingering):
+        segment(trainer, steps, each, config["rate"])
     pairs = []
     for number in range(config["pairs"]):
         found = {}
-        for kind in ("off", "on") if number % 2 else ("on", "off"):
+        kinds = list(emitters)
+        for turn in range(len(kinds)):
+            kind = kinds[(number + turn) % len(kinds)]
+            lingering.flush()
             time.sleep(REST_SECONDS)
-            found[kind] = segment(trainer, steps, emitter if kind == "on" else None, config["rate"])
+            found[kind] = segment(trainer, steps, emitters[kind], config["rate"])
         pairs.append(found)
     result = {"steps": steps, "pairs": pairs, "floor": floor(trainer, emitter)}
     Path(os.environ["MOSAIC_RUN_DIR"], "pairs.json").write_text(json.dumps(result))
