@@ -145,7 +145,7 @@ def test_a_worker_by_its_module(scripted: Path) -> None:
 
 def test_the_contract_folder_holds_the_contract_and_nothing_else(tmp_path: Path) -> None:
     folder = contract_folder(tmp_path)
-    assert sorted(entry.name for entry in folder.iterdir()) == ["gym_gui", "mosaic_cluster"]
+    assert sorted(entry.name for entry in folder.iterdir()) == ["gym_gui", "mosaic_cluster", "sitecustomize.py"]
     assert sorted(entry.name for entry in (folder / "mosaic_cluster").iterdir()) == ["__init__.py", "worker"]
     assert contract_folder(tmp_path) == folder
     (folder / "mosaic_cluster" / "worker" / "telemetry.py").unlink()

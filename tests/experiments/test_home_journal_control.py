@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from mosaic_cluster.experiments import control
+from mosaic_cluster.experiments.changes import accepted, changes, wanted
 from mosaic_cluster.experiments.home import ExperimentHome, experiments_in, find_experiment, new_experiment_id
 from mosaic_cluster.experiments.journal import Journal
 from mosaic_cluster.experiments.status import read_status
+from mosaic_cluster.specs import parse
 from mosaic_cluster.storage import Storage
 from mosaic_cluster.worker.errors import AlreadyExists, Fenced, InvalidInput
 
@@ -62,6 +64,19 @@ def test_journal_in_order_and_fenced(storage: Storage) -> None:
         mine.append("attempt_started")
     assert [entry["type"] for entry in theirs.entries()] == ["run_planned", "driver_started"]
     assert theirs.entries()[0] == {"entry": 1, "type": "run_planned", "at": 5.0, "run_id": "r"}
+
+
+def test_what_has_been_added_to_specs_since_is_no_edit() -> None:
+    document = {"kind": "run", "name": "x", "worker": "w", "seed": 1, "storage": "/tmp"}
+    spec, _ = parse(document)
+    assert spec is not None
+    now = spec.to_document()
+    before = {name: value for name, value in now.items() if name not in ("priority", "weight")}
+    record = {"spec": before}
+    assert changes(accepted(record, []), wanted(record, [], None)) == []
+    (found,) = changes(accepted(record, []), wanted(record, [], {**document, "priority": 3}))
+    assert (found.path, found.before, found.after) == ("priority", 0, 3)
+    assert found.effect == "holds for runs that are placed from now on"
 
 
 def test_requests_wait_until_taken(storage: Storage) -> None:
