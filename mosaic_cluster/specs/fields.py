@@ -19,6 +19,8 @@ SIZE_PATTERN = r"^\s*([0-9][0-9_]*(\.[0-9]+)?|\.[0-9]+)\s*([kKmMgGtTpPeE][iI]?)?
 DURATION_PATTERN = r"^\s*([0-9][0-9_]*(\.[0-9]+)?|\.[0-9]+)\s*([A-Za-z]+\s*(([0-9]|\.[0-9]).*)?)?$"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 OURS = ("MOSAIC_", "RAY_")
+SETTABLE = ("MOSAIC_TELEMETRY_LINGER",)
+"""Of ours, those that are for the user to set."""
 
 
 def whole_number(low: int, high: int | None = None, *, example: int) -> BeforeValidator:
@@ -224,7 +226,7 @@ def check_environment(value: Any) -> Any:
             found.append(
                 (str(name), f"{shown(name)} is not a variable's name; it has {valid}, e.g. WANDB_MODE")
             )
-        elif name.startswith(OURS):
+        elif name.startswith(OURS) and name not in SETTABLE:
             whose = "is set by mosaic itself" if name.startswith("MOSAIC_") else "never reaches a worker"
             found.append((name, f"{whose}; names with MOSAIC_ or RAY_ in front cannot be set: remove it"))
         elif not isinstance(content, str):
