@@ -279,5 +279,5 @@ Variables = Annotated[
     dict[str, str],
     BeforeValidator(check_environment),
     BeforeValidator(nothing_is_empty),
-    WithJsonSchema({**_STRINGS, "propertyNames": {"pattern": "^(?!MOSAIC_|RAY_)[A-Za-z_][A-Za-z0-9_]*$"}}),
+    WithJsonSchema({**_STRINGS, "propertyNames": {"pattern": "^(?!(?!MOSAIC_TELEMETRY_LINGER$)MOSAIC_|RAY_)[A-Za-z_][A-Za-z0-9_]*$"}}),
 ]

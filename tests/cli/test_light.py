@@ -45,7 +45,7 @@ def test_without_ray_torch_and_gymnasium(tmp_path: Path, workers: Path, own_cach
 
 
 def test_help_of_every_verb(tmp_path: Path) -> None:
-    verbs = "run plan resume ls status logs stop pause unpause bridge workers schema"
+    verbs = "run plan resume ls status logs stop pause unpause bridge workers cluster schema"
     for verb in verbs.split():
         done = mosaic(verb, "--help", env=environment(), cwd=tmp_path)
         assert done.returncode == 0

@@ -12,6 +12,7 @@ from support import ROOT, assert_tables_equal_logs, environment, mosaic, registe
 
 from mosaic_cluster.catalog import Catalog
 from mosaic_cluster.experiments.launching import prepare
+from mosaic_cluster.inventory import read_cluster
 from mosaic_cluster.specs import Limits, Resources, RunSpec, SweepSpec, read_document
 from mosaic_cluster.specs.resources import Growth, PerAgent, Population
 from mosaic_cluster.specs.space import KINDS
@@ -40,7 +41,11 @@ def test_specs_on_pages_load(page: Path, tmp_path: Path) -> None:
     for number, text in enumerate(blocks(page, "yaml")):
         path = tmp_path / f"{number}.yaml"
         path.write_text(text)
-        assert prepare(read_document(path), Catalog()).plans
+        document = read_document(path)
+        if "nodes" in document:
+            assert read_cluster(path).nodes
+        else:
+            assert prepare(document, Catalog()).plans
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)

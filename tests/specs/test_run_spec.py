@@ -205,3 +205,8 @@ def test_whatever_is_written_is_answered(document: dict[str, Any]) -> None:
     spec, problems = parse(document)
     assert (spec is None) == bool(problems)
     assert all(problem.message for problem in problems)
+
+
+def test_one_variable_of_ours_is_for_the_user_to_set() -> None:
+    given = {"MOSAIC_TELEMETRY_LINGER": "0.1"}
+    assert spec_of({"kind": "run", "name": "x", "worker": "w", "environment": given}).environment == given
