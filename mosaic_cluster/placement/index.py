@@ -2,7 +2,8 @@
 
 Nodes whose GPUs are of one make lie in one :class:`Shelf`. There they are parted into tiers by the order of magnitude
 of their free CPUs, memory and agent slots, so that nodes which lack much of any of these are never looked at, and
-inside of a tier they are sorted by what is free on their GPUs. The number of tiers does not depend on the number of nodes.
+inside of a tier they are sorted by what is free on their GPUs. The number of tiers does not depend on the number of
+nodes.
 """
 
 from __future__ import annotations

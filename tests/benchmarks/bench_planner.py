@@ -31,11 +31,8 @@ def cluster(count: int) -> ClusterView:
     for number in range(count):
         model, size = MODELS[number % len(MODELS)]
         gpus = tuple(Gpu(index, model, size * GIB) for index in range(8))
-        nodes.append(
-            NodeView(
-                f"{number:06}", f"node-{number}", cpus=128, cpus_free=128, memory=1024 * GIB, memory_free=1024 * GIB, gpus=gpus
-            )
-        )  # fmt: skip
+        free = {"cpus": 128, "cpus_free": 128, "memory": 1024 * GIB, "memory_free": 1024 * GIB}
+        nodes.append(NodeView(f"{number:06}", f"node-{number}", gpus=gpus, **free))
     return ClusterView(tuple(nodes), 0.0)
 
 
