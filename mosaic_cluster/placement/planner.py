@@ -133,7 +133,7 @@ class Planner:
             request = request.without_gpus()
         known = self._know(request)
         demand = known.demand
-        return [
+        able = [
             room
             for shelf, _, _ in known.shelves
             for room in shelf.rooms.values()
@@ -142,6 +142,7 @@ class Planner:
             and demand.agents <= room.slots_total
             and self._allows(known, NOBODY, room)
         ]
+        return sorted(able, key=lambda room: room.key)
 
     def release(self, placement: Placement) -> None:
         """Give back what a placement took; nothing happens where its node is gone."""
@@ -241,11 +242,12 @@ class Planner:
         for shelf, steps, trusted in known.shelves:
             if best is not None and (not demand.shared or (trusted and not best[0])):
                 break
-            row = shelf.tightest(demand, steps, allows)
-            if row is None:
+            found = shelf.tightest(demand, steps, allows)
+            if found is None:
                 continue
-            left = (row[0] - steps) * (shelf.make.least or 0) if demand.shared else 0
-            entry = (trusted, left, *row[:-1], row[-1], steps)
+            number, row = found
+            left = (number - steps) * (shelf.make.least or 0) if demand.shared else 0
+            entry = (trusted, left, number, *row, steps)
             if best is None or entry[:-2] < best[:-2]:
                 best = entry
         return None if best is None else (best[-2], best[-1], best[0])

@@ -32,7 +32,7 @@ def infeasible(request: Request, nodes: Sequence[NodeView], kinds: Sequence[Node
         for alike in _alike(request, there):
             yield f"{demands} together: {_what_lacks(request, alike, there)}"
     yield from found
-    for node in nodes:
+    for node in sorted(nodes, key=lambda node: node.node_id):
         if node.alive and node.draining and holds(request, node):
             yield f"node {there.names[node.node_id]} could run it, but is draining and takes no new work"
 

@@ -351,6 +351,36 @@ def test_more_agents_than_the_worker_serves_are_refused() -> None:
         request_for(Capabilities(max_agents=2), run_id="r", agents=3)
 
 
+def test_workers_that_could_serve_so_many_agents_are_named() -> None:
+    others = {"marllib": 100, "cleanrl": 1, "rllib": 64}
+    for agents, expected in [
+        (50, "take another worker (marllib serves up to 100, rllib serves up to 64)"),
+        (500, "split them over several workers, since no other serves so many"),
+    ]:
+        with pytest.raises(PlacementError) as caught:
+            request_for(Capabilities(max_agents=2), run_id="r", overrides={"agents": agents}, others=others)
+        assert f"agents: {agents} is more than this worker serves; give 2 or less, or {expected}" in str(caught.value)
+
+
+def test_what_each_agent_adds_grows_with_their_number() -> None:
+    declared = Capabilities(cpu_cores=2, max_agents=100)
+    each = {"cpus": 0.25, "memory": GIB, "gpu_memory": 2 * GIB}
+    alone = request_for(declared, run_id="r", overrides={"agents": 4, "per_agent": each})
+    assert (alone.cpus, alone.memory, alone.gpus, alone.gpu_memory, alone.agents) == (1.0, 4 * GIB, 1, 8 * GIB, 4)
+    base = {"cpus": 1, "memory": GIB, "gpu_memory": GIB, "per_agent": {**each, "memory": None}}
+    added = request_for(declared, run_id="r", overrides=base, agents=4)
+    assert (added.cpus, added.memory, added.gpu_memory) == (2.0, GIB, 9 * GIB)
+
+
+def test_a_spec_may_name_models_and_labels_and_the_queue_its_place() -> None:
+    overrides = {"accelerator": "A100", "labels": {"zone": "a"}, "gpus": 1}
+    request = request_for(Capabilities(), run_id="r", overrides=overrides, priority=3, gang="g", since=5.0, weight=2.0)
+    assert (request.accelerator, request.labels) == (("A100",), {"zone": "a"})
+    assert (request.priority, request.gang, request.since, request.weight) == (3, "g", 5.0, 2.0)
+    several = request_for(Capabilities(), run_id="r", overrides={"accelerator": ["A100", "H100"], "gpus": 1})
+    assert several.accelerator == ("A100", "H100")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
