@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from support import environment, kill_tree, wait_for
+from support import environment, kill_tree, private, wait_for
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def simulated_cluster(nodes: str, *packages: Path, **more: str) -> Iterator[Simu
         nodes: a nodes table, or the path of a cluster file.
         more: environment variables of the cluster and of ``env``.
     """
-    env = environment(*packages, RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0", **more)
+    env = environment(*packages, **private(), RAY_USAGE_STATS_ENABLED="0", **more)
     command = [sys.executable, "-m", "mosaic_cluster.cli", "cluster", "simulate", "--json", "--nodes", nodes]
     process = subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -136,13 +137,18 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+def private() -> dict[str, str]:
+    """Variables of a Ray that only who has them can use: some of its ports listen on every interface."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
 @contextmanager
 def ray_cluster(*packages: Path, **more: str) -> Iterator[Cluster]:
     """A real Ray cluster, bound to loopback, whose nodes see the workers in ``packages``."""
     port, metrics_port = free_port(), free_port()
     # Short: Ray's sockets lie in it, and their paths may have 107 characters.
     folder = tempfile.mkdtemp(prefix="mc-", dir="/tmp")
-    env = environment(*packages, RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0", **more)
+    env = environment(*packages, **private(), RAY_USAGE_STATS_ENABLED="0", **more)
     command = [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1",
         f"--port={port}", f"--metrics-export-port={metrics_port}",

@@ -50,7 +50,8 @@ NOTICE_FAST = {
 class SimulatedCluster:
     """Nodes as a nodes table or a cluster file describes them, beside a head that takes no work.
 
-    Everything is bound to loopback. A context manager; its end ends all of Ray that it started.
+    It is reached over loopback only; some of Ray's ports listen on every interface all the same, and a token keeps
+    others out. A context manager; its end ends all of Ray that it started.
 
     Args:
         cluster: a nodes table, or a view whose nodes are to be pretended.

@@ -275,9 +275,10 @@ Grace = Annotated[float, duration("30s", zero=True), _DURATION_SCHEMA]
 JsonMapping = Annotated[
     dict[str, Any], BeforeValidator(check_json), BeforeValidator(nothing_is_empty), WithJsonSchema(_FREE)
 ]
+_SETTABLE_PATTERN = rf"^(?!(?!(?:{'|'.join(SETTABLE)})$)MOSAIC_|RAY_)[A-Za-z_][A-Za-z0-9_]*$"
 Variables = Annotated[
     dict[str, str],
     BeforeValidator(check_environment),
     BeforeValidator(nothing_is_empty),
-    WithJsonSchema({**_STRINGS, "propertyNames": {"pattern": "^(?!(?!MOSAIC_TELEMETRY_LINGER$)MOSAIC_|RAY_)[A-Za-z_][A-Za-z0-9_]*$"}}),
+    WithJsonSchema({**_STRINGS, "propertyNames": {"pattern": _SETTABLE_PATTERN}}),
 ]
