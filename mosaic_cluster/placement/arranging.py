@@ -27,8 +27,10 @@ def rearranged(
         The place of ``request``, and new places of the others; ``None``: there is no such arrangement, or there are
         too many to try. Then nothing has changed.
     """
+    if len(placed) >= MOST:
+        return None
     movable = {place: mine for place, mine in placed.items() if not requests[place].gang}
-    if not movable or len(movable) >= MOST or not planner.could_hold(request):
+    if not movable or not planner.could_hold(request):
         return None
     names = [*movable, -1]
     wanted = [_as_placed(requests[place], movable[place]) for place in movable] + [request]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from mosaic_cluster.placement import reasons, refusals, waits
 from mosaic_cluster.placement.answers import Answer, Infeasible, Placement, Plan, Waiting
@@ -54,6 +55,7 @@ class _Queue:
         self.placed: dict[int, Placement] = {}
         self.waiting: list[Unit] = []
         self.reservations: list[Reservation] = []
+        self._answers: dict[object, tuple[list[str], Waiting | Infeasible]] = {}
 
     def plan(self) -> Plan:
         units = units_of(self.requests)
@@ -144,20 +146,31 @@ class _Queue:
         if unit.gang:
             return waits.why_gang(self.planner, unit, self.view, self.launching, self.reservations)
         request = unit.first
-        could = self.planner.could_hold(request)
-        kinds = self.launching.kinds_for(request)
-        if not could and not kinds:
-            never = refusals.infeasible(request, self.view.nodes, self.view.launchable)
-            return [Infeasible(request.run_id, tuple(never))]
-        kept = waits.kept_for_others(self.planner, request, self.reservations, self.view.taken_at)
-        sentences = [kept] if kept else list(reasons.waiting(request, could, self.planner.name))
-        sentences += waits.kept_for_it(self.planner, unit, self.reservations, self.view.taken_at)
-        started = None if kept else self.launching.seat(request)
+        kinds, told = self._told(request)
+        if isinstance(told, Infeasible):
+            return [replace(told, run_id=request.run_id)]
+        sentences = [*told.reasons, *waits.kept_for_it(self.planner, unit, self.reservations, self.view.taken_at)]
+        started = self.launching.seat(request) if kinds else None
         launch = None if started is None else self.launching.kind_of(started)
         if launch is not None:
             sentences.append(f"a new node of kind {launch} would hold it")
-        elif not could:
-            names = " or ".join(kind.name for kind in kinds)
-            meant = "all that may be started are meant for others"
+        elif not sentences:
+            names, meant = " or ".join(kinds), "all that may be started are meant for others"
             sentences.append(f"a new node of kind {names} would hold it, but {meant}")
         return [Waiting(request.run_id, tuple(sentences), launch)]
+
+    def _told(self, request: Request) -> tuple[list[str], Waiting | Infeasible]:
+        """Kinds of new nodes that would hold it, and what the nodes there are say: the same for the same demands."""
+        key = (request.demands, self._barred([request]))
+        if key not in self._answers:
+            kinds = [kind.name for kind in self.launching.kinds_for(request)]
+            could = self.planner.could_hold(request)
+            kept = waits.kept_for_others(self.planner, request, self.reservations, self.view.taken_at)
+            if not could and not kinds:
+                never = refusals.infeasible(request, self.view.nodes, self.view.launchable)
+                self._answers[key] = ([], Infeasible("", tuple(never)))
+            elif kept is not None:
+                self._answers[key] = ([], Waiting("", (kept,)))
+            else:
+                self._answers[key] = (kinds, Waiting("", tuple(reasons.waiting(request, could, self.planner.name))))
+        return self._answers[key]
