@@ -47,7 +47,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cluster(workers: Path, own_cache: Path) -> Iterator[Cluster]:
-    """A real Ray cluster, bound to loopback, with the scripted worker on its nodes."""
+    """A real Ray cluster on this machine, that a token keeps others out of, with the scripted worker on its nodes."""
     with ray_cluster(workers, MOSAIC_CACHE=str(own_cache)) as running:
         yield running
 

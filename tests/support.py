@@ -144,7 +144,7 @@ def private() -> dict[str, str]:
 
 @contextmanager
 def ray_cluster(*packages: Path, **more: str) -> Iterator[Cluster]:
-    """A real Ray cluster, bound to loopback, whose nodes see the workers in ``packages``."""
+    """A real Ray cluster on this machine, with a token, whose nodes see the workers in ``packages``."""
     port, metrics_port = free_port(), free_port()
     # Short: Ray's sockets lie in it, and their paths may have 107 characters.
     folder = tempfile.mkdtemp(prefix="mc-", dir="/tmp")

@@ -31,8 +31,8 @@ from mosaic_cluster.experiments.life import (
     RunPlan,
 )
 from mosaic_cluster.experiments.manifests import write_experiment_manifest, write_run_manifest
-from mosaic_cluster.experiments.quarantine import EARLY_SECONDS, QUARANTINED, RELEASED, Failure, Quarantine
-from mosaic_cluster.placement import Infeasible, Placement, Request, plan
+from mosaic_cluster.experiments.nodes import Nodes
+from mosaic_cluster.placement import Infeasible, Placement, Request
 from mosaic_cluster.runtime.backend import AttemptResult, Backend, HubOrder
 from mosaic_cluster.units import format_duration
 from mosaic_cluster.worker.errors import StorageError
@@ -113,7 +113,7 @@ class Conductor:
         self.journal = Journal(home.storage, clock)
         self.lives: dict[str, RunLife] = {}
         self.story: Story = Unchanging()
-        self.quarantine = Quarantine()
+        self.nodes = Nodes(backend, self.journal, self.lives, clock)
         self.stopping = False
         self.paused = False
         self._listener = listener
@@ -273,7 +273,7 @@ class Conductor:
             "driven_since": self._begun,
             "driver": None if state in TERMINAL else driver_identity(),
             "backend": self.backend.name,
-            "quarantine": self.quarantine.told(),
+            "quarantine": self.nodes.quarantine.told(),
             "runs": [life.to_dict() for life in self.lives.values()],
             **self.story.document(),
         }
@@ -285,8 +285,7 @@ class Conductor:
     def _ended(self, life: RunLife, result: AttemptResult, *, counts: bool = True) -> None:
         now = self._clock()
         self._changed = True
-        # The node is to blame, not the run.
-        counts = counts and result.outcome.code != "node_lost" and not self._blame_node(life, result)
+        counts = counts and not self.nodes.blamed_for(life, result)
         self.journal.append(
             "attempt_ended", run_id=life.run_id, attempt=life.attempt, counts=counts, **result.to_dict()
         )
@@ -332,10 +331,12 @@ class Conductor:
         """Start every run that waits for a place and gets one; the others learn why they wait."""
         now = self._clock()
         self._due["place"] = now
-        self._leave_draining()
+        self.nodes.leave_draining()
         ready = [life for life in self.lives.values() if life.waits and life.not_before <= now]
         asked, later = ready[:MOST_ASKED], ready[MOST_ASKED:]
-        answers = self.backend.allocate([self._request(life) for life in asked], quarantine=self.quarantine.reasons)
+        answers = self.backend.allocate(
+            [self._request(life) for life in asked], quarantine=self.nodes.quarantine.reasons
+        )
         for life in asked:
             answer = answers.get(life.run_id)
             if isinstance(answer, Placement):
@@ -354,68 +355,11 @@ class Conductor:
             request,
             experiment=self.home.experiment_id,
             since=life.since,
-            avoid=tuple(self.quarantine.nodes),
+            avoid=tuple(self.nodes.quarantine.nodes),
             # One that comes back does not wait for those that never went.
             gang="" if life.attempt else request.gang,
             duration=None if request.duration is None else max(0.0, request.duration - life.elapsed),
         )
-
-    def _leave_draining(self) -> None:
-        """Runs on nodes that are about to go save their work while they can, and go on elsewhere."""
-        running = [life for life in self.lives.values() if life.handle is not None and life.order is not None]
-        draining = self.backend.draining() if running else {}
-        for life in running:
-            placement = life.order.placement if life.order is not None else None
-            if placement is None or placement.node_id not in draining or life.leaving or life.stop_requested:
-                continue
-            life.leaving = f"node {placement.node_name} is being drained"
-            if life.plan.worker.supports_checkpointing and life.handle is not None:
-                life.handle.stop("paused", life.leaving)
-                life.reason = f"saves its work and moves: {life.leaving}"
-            else:
-                life.reason = f"{life.leaving}; this worker keeps no checkpoints, so it runs on until the node goes"
-
-    def _blame_node(self, life: RunLife, result: AttemptResult) -> bool:
-        """Whether a failure was the node's and not the run's; keeps off the node then."""
-        outcome, order = result.outcome, life.order
-        if order is None:
-            return False
-        node_id = order.placement.node_id
-        if outcome.state != FAILED or not (outcome.retryable or outcome.code == "start_failed"):
-            if outcome.state != FAILED:
-                self.quarantine.went_well(node_id)
-            return False
-        failure = Failure.of(
-            life.run_id, life.plan.worker.name, node_id, order.placement.node_name, outcome, self._clock()
-        )
-        if outcome.duration >= EARLY_SECONDS or self._others_live_on(node_id):
-            self.quarantine.went_well(node_id)
-        verdict = self.quarantine.failed(failure, elsewhere=self._fits_elsewhere(life, node_id))
-        for each in verdict.released:
-            self.journal.append(RELEASED, node_id=each.node_id, reason="the same failure came on another node")
-        kept = verdict.kept
-        if kept is None:
-            return verdict.blamed
-        earlier = {run: count for run, count in kept.forgiven.items() if run != life.run_id}
-        earlier[life.run_id] = kept.forgiven.get(life.run_id, 1) - 1
-        self.journal.append(QUARANTINED, **kept.to_dict(), forgiven=earlier)
-        for run_id, count in earlier.items():
-            self.lives[run_id].forgive(count)
-        return True
-
-    def _others_live_on(self, node_id: str) -> bool:
-        """Whether a run on a node has got beyond its first minute."""
-        now = self._clock()
-        return any(
-            life.state == RUNNING and life.order is not None and life.order.placement.node_id == node_id
-            and now - life.since >= EARLY_SECONDS
-            for life in self.lives.values()
-        )  # fmt: skip
-
-    def _fits_elsewhere(self, life: RunLife, node_id: str) -> bool:
-        """Whether a run could ever run on a node that is not kept off, and is not this one."""
-        request = replace(self._request(life), gang="", avoid=(*self.quarantine.nodes, node_id))
-        return not isinstance(plan([request], self.backend.view()).answers[0], Infeasible)
 
     def _start(self, life: RunLife, placement: Placement) -> None:
         order = life.next_order(self.home.experiment_id, self.home.location, placement)

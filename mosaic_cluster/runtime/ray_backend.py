@@ -158,7 +158,7 @@ class RayBackend:
     """Worker actors on a Ray cluster.
 
     Args:
-        address: ``None`` starts an embedded Ray on this machine, bound to loopback; ``auto`` or
+        address: ``None`` starts an embedded Ray on this machine, for us alone; ``auto`` or
             ``host:port`` joins a cluster.
 
     Raises:
@@ -380,7 +380,7 @@ def _connect(address: str | None) -> str:
             # Ray then turns token authentication on; the token is this process tree's own, not one that Ray
             # would leave in the user's home.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        # Loopback: an embedded Ray is nobody else's business.
+        # As near to loopback as Ray has it; the token keeps others out.
         options |= {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     else:
         _must_answer(address)

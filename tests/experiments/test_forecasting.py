@@ -55,7 +55,7 @@ def test_an_end_that_is_not_known(everything: Everything, words: str) -> None:
 
 
 def test_use_of_each_gpu() -> None:
-    made = forecast(wanted(5, gpus=1, gpu_memory=10 * GIB), read_cluster("(8cpu,1xA100-40GB,1xRTX4090)"))
+    made = forecast(wanted(5, gpus=1, gpu_memory=10 * GIB), read_cluster("(8cpu,1xA100-40GB),(8cpu,1xRTX4090)"))
     use = {each["model"]: each for each in made.gpus()}
     assert use["A100"]["used"] + use["RTX 4090"]["used"] > 0.99
     assert sum(len(each["runs"]) for each in made.gpus()) == 5
