@@ -343,7 +343,8 @@ class Conductor:
                 self._start(life, answer)
             elif answer is not None:
                 life.reason = "; ".join(answer.reasons)
-                if isinstance(answer, Infeasible) and life.cannot_grow(answer.reasons, now):
+                never = isinstance(answer, Infeasible) and not self.nodes.relents(life)
+                if never and life.cannot_grow(answer.reasons, now):
                     self._close_run(life)
         for life in later:
             life.reason = f"{MOST_ASKED} runs of this experiment wait before it"

@@ -72,6 +72,17 @@ class Nodes:
                 self._lives[run_id].forgive(count)
         return verdict.blamed
 
+    def relents(self, life: RunLife) -> bool:
+        """Use the nodes that are kept off again, if only they could hold a run: better a bad node than none."""
+        kept = list(self.quarantine.nodes)
+        request = replace(life.plan.request, gang="")
+        if not kept or isinstance(plan([request], self._backend.view()).answers[0], Infeasible):
+            return False
+        for node_id in kept:
+            self.quarantine.release(node_id)
+            self._journal.append(RELEASED, node_id=node_id, reason="no other node is left that could hold a run")
+        return True
+
     def _others_live_on(self, node_id: str) -> bool:
         """Whether a run on a node has got beyond its first minute."""
         now = self._clock()

@@ -106,6 +106,10 @@ class Quarantine:
         """By node id."""
         return {node_id: kept.reason for node_id, kept in self.nodes.items()}
 
+    def release(self, node_id: str) -> None:
+        """Use a node again."""
+        self.nodes.pop(node_id, None)
+
     def went_well(self, node_id: str) -> None:
         """A run ended well on a node, or lived on beyond its first minute: the node is not to blame for the others."""
         self._early.pop(node_id, None)

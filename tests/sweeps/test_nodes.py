@@ -55,6 +55,26 @@ def test_one_node_alone_is_never_kept_off(sweeps: Sweeps) -> None:
     assert run["attempt"] == 2
 
 
+def test_a_bad_node_is_better_than_none(sweeps: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait = SimBackend.wait
+
+    def losing(backend: SimBackend, handles: Any, timeout: float) -> None:
+        if sweeps.conductor is not None and sweeps.conductor.nodes.quarantine.nodes:
+            # The good one is gone for new runs, and what broke the other has been mended.
+            backend.nodes, backend.broken = ("worse",), {}
+        wait(backend, handles, timeout)
+
+    monkeypatch.setattr(SimBackend, "wait", losing)
+
+    def arrange(backend: SimBackend) -> None:
+        backend.nodes, backend.broken = ("good", "worse"), {"worse": IMPORT}
+
+    conductor = sweeps.run(arrange=arrange, slots=1, limits={"max_failures": 0})
+    assert conductor.state() == "COMPLETED"
+    assert conductor.status_document()["quarantine"] == []
+    assert sweeps.backend.started.count("worse") > 3
+
+
 def test_runs_leave_a_node_that_is_drained(sweeps: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None:
     wait = SimBackend.wait
     turns = 0
