@@ -73,7 +73,9 @@ class SimHandle:
         """One step of training, or the end."""
         config = self.order.config
         if self.order.placement.node_id in self.broken:
-            self._end("FAILED", "exit_code", self.broken[self.order.placement.node_id], retryable=True)
+            said = self.broken[self.order.placement.node_id]
+            code = "start_failed" if "cannot be run" in said else "exit_code"
+            self._end("FAILED", code, said, retryable=code == "exit_code")
             return
         if self.order.seed == config.get("fail_seed") or config["quality"] == config.get("fail_quality"):
             self._end("FAILED", "exit_code", "the worker exited with code 1", retryable=True)

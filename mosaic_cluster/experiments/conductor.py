@@ -285,7 +285,9 @@ class Conductor:
     def _ended(self, life: RunLife, result: AttemptResult, *, counts: bool = True) -> None:
         now = self._clock()
         self._changed = True
-        counts = counts and not self.nodes.blamed_for(life, result)
+        if counts and self.nodes.blamed_for(life, result):
+            # The node is to blame, not the run: elsewhere it may start even if here it never could.
+            counts, result = False, replace(result, outcome=replace(result.outcome, retryable=True))
         self.journal.append(
             "attempt_ended", run_id=life.run_id, attempt=life.attempt, counts=counts, **result.to_dict()
         )

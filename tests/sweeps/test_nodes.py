@@ -18,15 +18,23 @@ def runs_of(sweeps: Sweeps) -> list[dict[str, Any]]:
     return runs
 
 
-def test_a_node_that_breaks_runs_is_kept_off_and_costs_them_nothing(sweeps: Sweeps) -> None:
+FULL = "attempt 1 on node worse cannot be run: [Errno 28] No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [(IMPORT, "something is missing there"), (FULL, "its disk is full")],
+    ids=["it fails", "it does not even start"],
+)
+def test_a_node_that_breaks_runs_is_kept_off_and_costs_them_nothing(words: str, why: str, sweeps: Sweeps) -> None:
     def arrange(backend: SimBackend) -> None:
-        backend.nodes, backend.broken = ("good", "worse"), {"worse": IMPORT}
+        backend.nodes, backend.broken = ("good", "worse"), {"worse": words}
 
     conductor = sweeps.run(arrange=arrange, slots=3, limits={"max_failures": 0})
     assert conductor.state() == "COMPLETED"
     (kept,) = conductor.status_document()["quarantine"]
     assert kept["node"] == "node-worse"
-    assert kept["reason"] == f"something is missing there: {IMPORT}"
+    assert kept["reason"] == f"{why}: {words}"
     assert all(run["failures"] == 0 for run in runs_of(sweeps))
     assert any(run["attempt"] == 2 for run in runs_of(sweeps)), "nothing was started on it"
     # What was on it already may fail there, too; nothing new is put on it.
