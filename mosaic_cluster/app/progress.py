@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +99,7 @@ class Progress:
     Attributes:
         age: seconds since it was created; of one that is over, until it was.
         sweep: what else there is of a sweep.
-        kept_off: nodes that it keeps off, and why, a sentence each.
+        notices: what is said once for all: warnings that several runs share, nodes that it keeps off.
     """
 
     experiment_id: str
@@ -108,7 +109,7 @@ class Progress:
     rows: tuple[RunRow, ...]
     age: float
     sweep: SweepProgress | None = None
-    kept_off: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @classmethod
     def from_status(cls, status: Mapping[str, Any], now: float) -> Progress:
@@ -117,18 +118,20 @@ class Progress:
         Args:
             now: unix time in seconds.
         """
+        runs: Sequence[Mapping[str, Any]] = status.get("runs", ())
+        said = Counter(warning for run in runs for warning in run.get("warnings") or ())
+        shared = {warning: count for warning, count in said.items() if count > 1}
         return cls(
             experiment_id=str(status["experiment_id"]),
             kind=str(status.get("kind") or "run"),
             state=str(status["state"]),
             reason=str(status.get("reason") or ""),
-            rows=tuple(_row(run, now) for run in status.get("runs", ())),
+            rows=tuple(_row(run, now, shared) for run in runs),
             age=_age(status, now),
             sweep=SweepProgress.from_status(status),
-            kept_off=tuple(
-                f"node {each['node']} is kept off since {format_duration(max(0, round(now - each['since'])))}: "
-                f"{each['reason']}"
-                for each in status.get("quarantine", ())
+            notices=(
+                *(f"{count} runs: {warning}" for warning, count in shared.items()),
+                *(f"node {each['node']} is kept off: {each['reason']}" for each in status.get("quarantine", ())),
             ),
         )
 
@@ -144,7 +147,7 @@ def _age(status: Mapping[str, Any], now: float) -> float:
     return max(0.0, until - float(status.get("created_at") or until))
 
 
-def _row(run: Mapping[str, Any], now: float) -> RunRow:
+def _row(run: Mapping[str, Any], now: float, shared: Mapping[str, int]) -> RunRow:
     metrics: Mapping[str, float] = run.get("metrics") or {}
     ended = run.get("state") in TERMINAL
     running = float(run.get("elapsed") or 0.0) if ended else max(0.0, now - float(run.get("since") or now))
@@ -164,7 +167,7 @@ def _row(run: Mapping[str, Any], now: float) -> RunRow:
         trial=run.get("trial"),
         stood_still=float(run.get("stood_still") or 0.0),
         peak_gpu_memory=((run.get("memory") or {}).get("peak") or {}).get("gpu_memory"),
-        warnings=tuple(run.get("warnings") or ()),
+        warnings=tuple(warning for warning in run.get("warnings") or () if warning not in shared),
     )
 
 

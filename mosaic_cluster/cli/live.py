@@ -62,8 +62,9 @@ class LiveView:
             # Of a sweep's runs, those that wait are too many to tell: their trials are.
             if progress.sweep is None or row.state not in WAITING:
                 self._say(row.run_id, (row.state, row.reason), row.line(), again=row.state not in ENDED)
-        for number, line in enumerate(progress.kept_off):
-            self._say(f"kept off {number}", (line.partition(" since")[0], ""), line, again=False)
+        for line in progress.notices:
+            # How many runs it is about may grow: it is said once all the same.
+            self._say(line.partition(" runs: ")[2] or line, ("", "said"), line, again=False)
         for trial in progress.sweep.rows if progress.sweep else ():
             self._say(trial.name, (trial.state, trial.rung), trial.line(), again=False)
 
@@ -84,7 +85,7 @@ def progress_view(progress: Progress) -> Group:
     lines = [Text.assemble((row.short_id, "bold"), "  ", row.words) for row in progress.rows[:ROWS] if row.words]
     if len(progress.rows) > ROWS:
         lines.append(Text(f"and {len(progress.rows) - ROWS} more: `mosaic status --json` lists them"))
-    lines += _kept_off(progress)
+    lines += _notices(progress)
     return Group(Text(progress.heading()), _run_table(progress.rows[:ROWS]), *lines)
 
 
@@ -121,11 +122,11 @@ def _sweep_view(progress: Progress, sweep: SweepProgress) -> Group:
     waiting = next((row for row in progress.rows if row.state == "PENDING" and row.reason), None)
     if waiting is not None:
         parts.append(Text(f"{waiting.trial or ''} {waiting.short_id}  {waiting.reason}", style="dim"))
-    return Group(*parts, *_kept_off(progress))
+    return Group(*parts, *_notices(progress))
 
 
-def _kept_off(progress: Progress) -> list[Text]:
-    return [Text(line, style="yellow") for line in progress.kept_off]
+def _notices(progress: Progress) -> list[Text]:
+    return [Text(line, style="yellow") for line in progress.notices]
 
 
 def _of_interest(rows: Sequence[TrialRow]) -> list[TrialRow]:
