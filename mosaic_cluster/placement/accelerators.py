@@ -39,7 +39,7 @@ _SAYS_NOTHING = re.compile(
     r"|GENERATION)$"
 )
 # What people can get; suggested where a larger GPU is missing.
-_SUGGESTED = (
+SUGGESTED = (
     "T4", "V100-16GB", "L4", "A10G", "RTX 4090", "RTX 5090", "V100-32GB", "A100-40GB", "L40S", "RTX A6000",
     "H100-80GB", "A100-80GB", "H200", "B200", "MI300X", "MI325X",
 )  # fmt: skip
@@ -112,7 +112,7 @@ def any_matches(wanted: Iterable[str], model: str | None, memory: int | None = N
 @lru_cache(maxsize=64)
 def large_enough(memory: int) -> str | None:
     """The model, of those that people can get, of which a GPU has ``memory`` bytes and least more, if there is one."""
-    known = {name: known_accelerator(name) for name in _SUGGESTED}
+    known = {name: known_accelerator(name) for name in SUGGESTED}
     enough = [(found.memory, name) for name, found in known.items() if found is not None and found.memory >= memory]
     return min(enough)[1] if enough else None
 

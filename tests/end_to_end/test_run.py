@@ -106,7 +106,8 @@ def test_stop_lets_the_worker_end(lab: Lab) -> None:
 
 
 def test_pause_and_unpause(lab: Lab) -> None:
-    with lab.start({"steps": 200, "pause": 0.02}) as process:
+    # Longer than any pause takes: it is stopped at the end.
+    with lab.start({"steps": 10_000, "pause": 0.02}) as process:
         wait_for(lambda: lab.experiment_started() and lab.experiment.reached(5), 60)
         assert lab.mosaic("pause", lab.experiment.path.name).returncode == 0
         wait_for(lambda: lab.experiment.status()["state"] == "PAUSED", 30)
@@ -115,7 +116,9 @@ def test_pause_and_unpause(lab: Lab) -> None:
         assert lab.mosaic("status").stdout.count("PAUSED") >= 1
         assert log.stat().st_size == before
         assert lab.mosaic("unpause", lab.experiment.path.name).returncode == 0
-        assert process.wait(60) == 0
+        wait_for(lambda: log.stat().st_size > before, 30, "more lines")
+        assert lab.mosaic("stop", lab.experiment.path.name).returncode == 0
+        assert process.wait(60) == 130
     assert lab.experiment.attempts() == [1]
 
 

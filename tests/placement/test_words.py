@@ -36,8 +36,26 @@ def test_a_model_is_known_by_its_parts(wanted: str, model: str | None, expected:
 
 
 def test_every_known_model_is_itself_and_no_other_of_another_size() -> None:
-    for name, _ in accelerators.KNOWN:
-        assert [other for other, _ in accelerators.KNOWN if accelerators.matches(name, other)] == [name]
+    for name in accelerators.SUGGESTED:
+        assert accelerators.known_accelerator(name) is not None
+        assert [other for other in accelerators.SUGGESTED if accelerators.matches(name, other)] == [name]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "model", "memory", "will_do"),
+    [
+        ("A100-80GB", "A100", 80 * GIB, True),
+        ("A100-80GB", "A100", 40 * GIB, False),
+        ("A100-80GB", "A100", None, False),
+        ("H100-80GB", "H100", 79 * GIB, True),
+        ("A100-80GB", "A100-80GB", None, True),
+        ("A100", "NVIDIA A100-SXM4-40GB", None, True),
+        ("A10", "A100", 40 * GIB, False),
+        ("rtx4090", "RTX 4090", 24 * GIB, True),
+    ],
+)
+def test_a_size_in_a_name_is_the_gpus(wanted: str, model: str, memory: int | None, will_do: bool) -> None:
+    assert accelerators.matches(wanted, model, memory) is will_do
 
 
 def test_the_smallest_known_model_that_is_large_enough_is_named() -> None:
