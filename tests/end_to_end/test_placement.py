@@ -262,3 +262,66 @@ def test_a_node_that_breaks_runs_is_kept_off(fragile: Lab) -> None:
     assert kept["node"] == "node-6"
     assert "ImportError: libGL.so.1" in kept["reason"]
     assert "node node-6 is kept off" in fragile.mosaic("status").stdout
+
+
+def test_a_gang_that_does_not_fit_waits_whole(mixed: Lab, tmp_path: Path) -> None:
+    """Three of four members would fit beside the run that is there: none starts until all can."""
+    other = Lab(tmp_path / "other", mixed.env, mixed.where[-1])
+    other.folder.mkdir()
+    long = {"steps": 200, "pause": 0.05}
+    with other.start(long, resources={"gpus": 2, "accelerator": "A100"}, name="first") as first:
+        wait_for(lambda: other.experiment_started() and other.experiment.reached(3), 60, "the first run")
+        with mixed.start({"steps": 5}, population={"agents": 4}, resources={"gpus": 1}, name="gang") as gang:
+
+            def waiting() -> list[str]:
+                try:
+                    runs = json.loads((mixed.experiment.path / "status.json").read_text())["runs"]
+                except (OSError, ValueError):
+                    return []
+                assert all(run["state"] == "PENDING" for run in runs) or first.poll() is not None
+                return [run["reason"] for run in runs if "gang of 4: 2 of 4 would fit now" in run["reason"]]
+
+            assert len(wait_for(waiting, 60, "a gang that waits")) == 4
+            other.mosaic("stop", other.experiment.path.name)
+            first.communicate(timeout=60)
+            output, _ = gang.communicate(timeout=90)
+        assert gang.returncode == 0, output
+    assert len(placements(mixed)) == 4
+    assert_nothing_left(other)
+
+
+@pytest.mark.slow
+def test_two_experiments_share_by_weight(mixed: Lab, tmp_path: Path) -> None:
+    """Of eight CPUs, an experiment of weight 3 has six while one of weight 1 waits beside it."""
+    labs = {name: Lab(tmp_path / name, mixed.env, mixed.where[-1]) for name in ("light", "heavy")}
+    running = []
+    for (name, lab), (weight, runs) in zip(labs.items(), ((1, 24), (3, 40)), strict=True):
+        lab.folder.mkdir()
+        small = {"cpus": 1, "memory": "50MiB"}
+        document = sweep({"steps": 60, "pause": 0.05}, runs, resources=small, weight=weight)
+        running.append(_started(lab, {**document, "name": name}))
+    with running[0] as light, running[1] as heavy:
+        for process in (light, heavy):
+            output, _ = process.communicate(timeout=170)
+            assert process.returncode == 0, output
+    spans = {name: _spans(lab) for name, lab in labs.items()}
+    # From when both have started until one has nothing left to start.
+    begin = max(min(start for start, _ in each) for each in spans.values()) + 4.0
+    end = min(max(start for start, _ in each) for each in spans.values())
+    assert end - begin > 5, spans
+    held = {
+        name: sum(max(0.0, min(stop, end) - max(start, begin)) for start, stop in each) / (end - begin)
+        for name, each in spans.items()
+    }
+    # Six and two on average; what has just ended is free for a moment, and a run is not taken back.
+    assert 2.0 <= held["heavy"] / held["light"] <= 4.5, held
+    for lab in labs.values():
+        assert_nothing_left(lab)
+
+
+def _spans(lab: Lab) -> list[tuple[float, float]]:
+    """When each attempt of an experiment started and ended."""
+    entries = [json.loads(path.read_text()) for path in sorted((lab.experiment.path / "journal").iterdir())]
+    starts = {entry["run_id"]: entry["at"] for entry in entries if entry["type"] == "attempt_started"}
+    ends = {entry["run_id"]: entry["at"] for entry in entries if entry["type"] == "attempt_ended"}
+    return [(starts[run], ends[run]) for run in starts]
