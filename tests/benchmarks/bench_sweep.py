@@ -17,6 +17,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from ray import tune
 
 from mosaic_cluster.catalog import Catalog
 from mosaic_cluster.experiments.launching import launch, prepare
-from mosaic_cluster.placement import ClusterView, NodeView
+from mosaic_cluster.placement import Answer, ClusterView, NodeView, Request, plan
 from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, RunProgress
 from mosaic_cluster.runtime.ray_backend import RayBackend
 from mosaic_cluster.supervision import Outcome
@@ -72,6 +73,14 @@ class NoopBackend(RayBackend):
         self.busy = {run: handle for run, handle in self.busy.items() if handle.poll() is None}
         node = NodeView("n", "n", True, False, float(SLOTS), float(SLOTS - len(self.busy)), 1 << 40, 1 << 40)
         return ClusterView((node,), time.time())
+
+    def allocate(
+        self, requests: Sequence[Request], *, quarantine: Mapping[str, str] | None = None
+    ) -> dict[str, Answer]:
+        return {answer.run_id: answer for answer in plan(requests, self.view()).answers} if requests else {}
+
+    def draining(self) -> dict[str, float | None]:
+        return {}
 
     def start(self, order: AttemptOrder) -> Any:
         handle = NoopHandle(order, self.actors[len(self.busy) % SLOTS])
