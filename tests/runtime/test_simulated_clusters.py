@@ -42,7 +42,7 @@ def test_nodes_are_told_apart_and_killed(cluster: Simulated, tmp_path: Path) -> 
     assert "A100 40GiB (label), 40GiB free" in text
 
     cluster.nodes["big-2"].kill()
-    assert not cluster.nodes["big-2"].alive()
+    wait_for(lambda: not cluster.nodes["big-2"].alive(), 10, "the node to die")
     wait_for(lambda: "big-2" not in nodes(), 60, "a killed node to be noticed", every=0.5)
     assert cluster.nodes["big-1"].alive()
 
