@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from support import environment, kill_tree, private, wait_for
@@ -61,19 +62,27 @@ def simulated_cluster(nodes: str, *packages: Path, **more: str) -> Iterator[Simu
         more: environment variables of the cluster and of ``env``.
     """
     env = environment(*packages, **private(), RAY_USAGE_STATS_ENABLED="0", **more)
-    command = [sys.executable, "-m", "mosaic_cluster.cli", "cluster", "simulate", "--json", "--nodes", nodes]
-    process = subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stdout is not None and process.stderr is not None
+    process, told = _begin(nodes, env)
     try:
-        line = process.stdout.readline()
-        assert line, f"no simulated cluster: {process.stderr.read()}"
-        told = json.loads(line)
         made = {name: SimulatedNode(name, pid) for name, pid in told["nodes"].items()}
         yield Simulated(told["address"], {**env, **told["env"]}, made, process.pid)
     finally:
         end(process)
+
+
+def _begin(nodes: str, env: dict[str, str]) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+    """A cluster that has started. Ray gives each node half a minute, which a busy machine may not keep: three tries."""
+    command = [sys.executable, "-m", "mosaic_cluster.cli", "cluster", "simulate", "--json", "--nodes", nodes]
+    pipe, said = subprocess.PIPE, ""
+    for _ in range(3):
+        process = subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+        assert process.stdout is not None and process.stderr is not None
+        line = process.stdout.readline()
+        if line:
+            return process, json.loads(line)
+        said = process.stderr.read()
+        end(process)
+    raise AssertionError(f"no simulated cluster: {said}")
 
 
 def end(process: subprocess.Popen[str]) -> None:
