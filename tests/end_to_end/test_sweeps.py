@@ -295,7 +295,7 @@ def test_an_edited_spec_is_refused_with_what_differs(inline: Lab) -> None:
 
 @pytest.mark.slow
 def test_stop_and_go_on(lab: Lab) -> None:
-    with lab_started(lab, config={"steps": 100, "pause": 0.05}, metric={"name": "score", "at": [100]}) as process:
+    with lab_started(lab, config={"steps": 100, "pause": 0.15}, metric={"name": "score", "at": [100]}) as process:
         wait_for(lambda: lab.experiment_started() and lab.run_ids(), 60)
         time.sleep(1)
         stopped = lab.mosaic("stop", "latest")
