@@ -1,122 +1,81 @@
-"""A cluster that starts its nodes by itself, for what runs ask of GPU memory. The autoscaler is Ray's own."""
+"""Nodes that Ray's autoscaler starts because runs wait for GPU memory."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from autoscaled import autoscaling_cluster, gpu_type
 from conftest import Lab, assert_nothing_left
-from support import Cluster, kill_tree, wait_for
+from support import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-TYPES = {"gpu24": gpu_type("RTX4090", 24, most=2), "gpu80": gpu_type("A100", 80, most=1)}
-LOOK = """
-import json, sys
-import ray
-from ray.util.placement_group import placement_group_table
-ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
-alive = [node["Labels"]["mosaic/node-name"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
-groups = [group["name"] for group in placement_group_table().values() if group["state"] != "REMOVED"]
-print(json.dumps({"nodes": alive, "groups": groups}))
-"""
-
-
-@pytest.fixture(scope="module")
-def growing(workers: Path, own_cache: Path) -> Iterator[Cluster]:
-    """A head without GPUs, and two kinds of nodes that may be started."""
-    with autoscaling_cluster(TYPES, workers, MOSAIC_CACHE=str(own_cache)) as cluster:
-        yield cluster
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture
-def lab(tmp_path: Path, growing: Cluster) -> Iterator[Lab]:
-    made = Lab(tmp_path, growing.env, growing.address)
-    yield made
-    assert_nothing_left(made)
-    wait_for(lambda: look(growing) == {"nodes": [], "groups": []}, 90, "the cluster to be empty again")
+def growing(tmp_path: Path, workers: Path, own_cache: Path) -> Iterator[Lab]:
+    """A cluster of a head alone, which may grow by nodes of two kinds."""
+    kinds = {"gpu24": gpu_type("RTX-4090", 24, 2), "gpu80": gpu_type("A100", 80, 2)}
+    with autoscaling_cluster(kinds, workers, MOSAIC_CACHE=str(own_cache)) as cluster:
+        made = Lab(tmp_path, cluster.env, cluster.address)
+        yield made
+        assert_nothing_left(made)
 
 
-def look(cluster: Cluster) -> dict[str, list[str]]:
-    """Nodes with GPUs that live, and placement groups."""
-    command = [sys.executable, "-c", LOOK, cluster.address]
-    done = subprocess.run(command, env=cluster.env, capture_output=True, text=True, timeout=60, check=True)
-    found: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def nodes(lab: Lab) -> list[dict[str, Any]]:
+    """The cluster's nodes, without the head."""
+    shown = lab.mosaic("cluster", "nodes", "--json", "--address", lab.where[-1])
+    assert shown.returncode == 0, shown.stderr
+    return [node for node in json.loads(shown.stdout)["nodes"] if not node["is_head"]]
 
 
-def reason(lab: Lab) -> str:
-    """What the one run's status says."""
-    try:
-        return str(lab.experiment.status()["reason"])
-    except (OSError, ValueError):
-        return ""
+def groups(lab: Lab) -> list[str]:
+    """Names of the placement groups that stand for demand."""
+    code = (
+        "import ray, sys, json\n"
+        "from ray.util.placement_group import placement_group_table\n"
+        "ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')\n"
+        "print(json.dumps([e['name'] for e in placement_group_table().values() if e['state'] != 'REMOVED']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, lab.where[-1]], env=lab.env, capture_output=True, text=True, check=True
+    )
+    return [name for name in json.loads(done.stdout.splitlines()[-1]) if name.startswith("mosaic-demand-")]
 
 
-def waits_for_a_node(lab: Lab) -> bool:
-    return reason(lab) == "a new node of kind gpu80 would hold it"
+def test_gpu_memory_brings_up_a_node_that_has_it_and_lets_it_go(growing: Lab) -> None:
+    assert nodes(growing) == []
+    config = {"steps": 100, "pause": 0.05}
+    with growing.start(config, resources={"gpu_memory": "40GiB", "cpus": 1, "memory": "100MiB"}) as process:
 
+        def waits() -> str:
+            try:
+                status = growing.experiment.status()
+            except (OSError, ValueError):
+                return ""
+            return status["reason"] if status["state"] == "PENDING" and "kind gpu80" in status["reason"] else ""
 
-def placement(lab: Lab) -> dict[str, Any]:
-    """Where the one run's first attempt was started."""
-    entries = [json.loads(path.read_text()) for path in sorted((lab.experiment.path / "journal").iterdir())]
-    (found,) = [entry["placement"] for entry in entries if entry["type"] == "attempt_started"]
-    return dict(found)
-
-
-def test_a_node_is_started_for_the_gpu_memory_that_is_asked_for(lab: Lab, growing: Cluster) -> None:
-    with lab.start({"steps": 100, "pause": 0.02}, resources={"gpu_memory": "40GiB"}) as process:
-        wait_for(lambda: waits_for_a_node(lab), 90, "the reason why it waits")
-        wait_for(lambda: lab.experiment_started() and lab.experiment.reached(3), 90, "the run")
-        seen = look(growing)
-        output, _ = process.communicate(timeout=90)
+        assert wait_for(waits, 60, "a run that waits for a node") == "a new node of kind gpu80 would hold it"
+        output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
-    # Of the kind that has a GPU of that size, and no other; its demand is gone as soon as it has a place.
-    assert [name.partition("-")[0] for name in seen["nodes"]] == ["gpu80"]
-    assert seen["groups"] == []
-    made = placement(lab)
-    assert made["node_name"] == seen["nodes"][0]
-    assert (made["accelerator"], made["gpus"]) == ("A100", 0.5)
+    experiment = growing.experiment
+    assert experiment.attempts() == [1]
+    entries = [json.loads(path.read_text()) for path in sorted((experiment.path / "journal").iterdir())]
+    (placement,) = [entry["placement"] for entry in entries if entry["type"] == "attempt_started"]
+    assert placement["node_name"].startswith("gpu80")
+    assert placement["gpus"] == 0.5
+    assert groups(growing) == []
+    wait_for(lambda: nodes(growing) == [], 120, "the idle node to go", every=2.0)
 
 
-def test_an_allocator_that_is_killed_takes_its_demand_back(lab: Lab, growing: Cluster) -> None:
-    with lab.start({"steps": 10}, resources={"gpu_memory": "40GiB"}) as process:
-        wait_for(lambda: waits_for_a_node(lab), 90, "the reason why it waits")
-        wait_for(lambda: look(growing)["groups"], 30, "the demand")
-        _kill_allocator(growing)
-        output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    # The fixture: what the first allocator asked for is gone, too.
-
-
-def test_a_driver_that_is_killed_keeps_no_node_up(lab: Lab, growing: Cluster) -> None:
-    with lab.start({"steps": 10}, resources={"gpu_memory": "40GiB"}) as process:
-        wait_for(lambda: waits_for_a_node(lab), 90, "the reason why it waits")
-        wait_for(lambda: look(growing)["groups"], 30, "the demand")
-        kill_tree(process.pid)
-    assert lab.experiment.status()["attempt"] == 0
-    # The fixture: nobody asks the allocator any more, and yet the demand ends, and then the node.
-
-
-def test_what_no_kind_of_node_could_hold_is_refused(lab: Lab) -> None:
-    done = lab.run(resources={"gpu_memory": "100GiB"})
-    assert done.returncode == 2
-    assert "gpu_memory 100GiB" in done.stderr
-    assert "80GiB" in done.stderr
-
-
-def _kill_allocator(cluster: Cluster) -> None:
-    (allocator,) = [
-        each for each in psutil.Process(cluster.pid).children(recursive=True)
-        if "ray::AllocatorActor" in " ".join(each.cmdline())
-    ]  # fmt: skip
-    os.kill(allocator.pid, signal.SIGKILL)
+def test_no_more_is_asked_for_once_nobody_waits(growing: Lab) -> None:
+    with growing.start({"steps": 10}, resources={"gpu_memory": "20GiB"}, name="given-up") as process:
+        wait_for(lambda: groups(growing), 90, "demand", every=1.0)
+        growing.mosaic("stop", growing.experiment.path.name)
+        process.communicate(timeout=120)
+    wait_for(lambda: groups(growing) == [], 60, "the demand to go", every=1.0)
