@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mosaic_cluster.inventory.gpus import gpus_of
-from mosaic_cluster.inventory.ray_view import accelerator_of, agent_slots_of
+from mosaic_cluster.inventory.ray_view import ACCELERATOR, accelerator_of, agent_slots_of
 from mosaic_cluster.placement import NodeType, NodeView
 
 
@@ -31,7 +31,8 @@ def node_types(config: Any, existing: Mapping[str, int]) -> tuple[NodeType, ...]
         if left is not None:
             more = min(more, left)
         if more > 0:
-            found.append(NodeType(str(name), _template(str(name), _mapping(kind)), more))
+            resource = next((key for key in _mapping(_mapping(kind).get("resources")) if _is_accelerator(key)), "")
+            found.append(NodeType(str(name), _template(str(name), _mapping(kind)), more, resource))
     return tuple(found)
 
 
@@ -51,6 +52,10 @@ def _template(name: str, kind: Mapping[str, Any]) -> NodeView:
         labels=labels,
         agent_slots=agent_slots_of(labels),
     )
+
+
+def _is_accelerator(resource: Any) -> bool:
+    return isinstance(resource, str) and resource.startswith(ACCELERATOR)
 
 
 def _mapping(value: Any) -> Mapping[Any, Any]:

@@ -11,6 +11,7 @@ from mosaic_cluster.placement import ClusterView, Holding, NodeType, NodeView
 NODE_NAME_LABEL = "mosaic/node-name"
 AGENT_SLOTS_LABEL = "mosaic/agent-slots"
 HEAD_RESOURCE = "node:__internal_head__"
+ACCELERATOR = "accelerator_type:"
 
 
 def view_from_ray(
@@ -103,7 +104,7 @@ def free_shares(count: int, free: float) -> list[float]:
 def accelerator_of(resources: Mapping[str, float]) -> str | None:
     """The GPU model that Ray found and counts as a resource."""
     for name in resources:
-        if name.startswith("accelerator_type:"):
+        if name.startswith(ACCELERATOR):
             return name.partition(":")[2]
     return None
 

@@ -101,12 +101,25 @@ class NodeType:
     Attributes:
         name: as the cluster's config calls it.
         node: such a node, idle; its ``node_id`` and ``name`` mean nothing.
-        more: how many more of it may be started.
+        more: how many more of it may be started; such as are just starting still count as more.
+        accelerator: the resource by which Ray tells its GPUs from others, such as ``accelerator_type:A100``; empty
+            where its config names none.
     """
 
     name: str
     node: NodeView
     more: int
+    accelerator: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"name": self.name, "node": self.node.to_dict(), "more": self.more, "accelerator": self.accelerator}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> NodeType:
+        """The way back from :meth:`to_dict`."""
+        node = NodeView.from_dict(document["node"])
+        return cls(document["name"], node, int(document["more"]), document.get("accelerator", ""))
 
 
 @dataclass(frozen=True)
@@ -159,9 +172,7 @@ class ClusterView:
         return {
             "nodes": [node.to_dict() for node in self.nodes],
             "taken_at": self.taken_at,
-            "launchable": [
-                {"name": kind.name, "node": kind.node.to_dict(), "more": kind.more} for kind in self.launchable
-            ],
+            "launchable": [kind.to_dict() for kind in self.launchable],
             "holdings": [holding.to_dict() for holding in self.holdings],
             "quarantine": dict(self.quarantine),
         }
@@ -172,10 +183,7 @@ class ClusterView:
         return cls(
             nodes=tuple(NodeView.from_dict(node) for node in document["nodes"]),
             taken_at=float(document["taken_at"]),
-            launchable=tuple(
-                NodeType(kind["name"], NodeView.from_dict(kind["node"]), int(kind["more"]))
-                for kind in document.get("launchable", ())
-            ),
+            launchable=tuple(NodeType.from_dict(kind) for kind in document.get("launchable", ())),
             holdings=tuple(Holding.from_dict(holding) for holding in document.get("holdings", ())),
             quarantine=dict(document.get("quarantine", {})),
         )

@@ -231,8 +231,10 @@ class RayBackend:
 
     def open(self, experiment_id: str, experiment_dir: str, hubs: HubOrder) -> None:
         """Start the experiment's hub actors; find the cluster's allocator, or start it."""
-        self._allocator = OwnAllocator() if self._embedded else SharedAllocator()
+        allocator = OwnAllocator() if self._embedded else SharedAllocator()
         self._hubs = HubKeeper(experiment_id, experiment_dir, hubs)
+        allocator.wait()
+        self._allocator = allocator
 
     @property
     def shards(self) -> int:

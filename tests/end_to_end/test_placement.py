@@ -162,6 +162,36 @@ def test_a_population_is_placed_as_a_gang(mixed: Lab) -> None:
     assert len({each["node_name"] for each in made}) == 3
 
 
+def test_who_has_priority_gets_the_next_free_places(mixed: Lab, tmp_path: Path) -> None:
+    """Of two places, none is given to runs that waited before while one of higher priority waits."""
+    urgent = Lab(tmp_path / "urgent", mixed.env, mixed.where[-1])
+    urgent.folder.mkdir()
+    wanted = {"resources": {"gpus": 1, "accelerator": "RTX 4090", "memory": "50MiB"}}
+    with _started(mixed, sweep({"steps": 60, "pause": 0.05}, 10, **wanted)) as process:
+        wait_for(lambda: len(_starts(mixed)) >= 2, 60, "the first two runs")
+        with _started(urgent, sweep({"steps": 10}, 3, priority=5, **wanted)) as first:
+            output, _ = first.communicate(timeout=120)
+        assert first.returncode == 0, output
+        # The others still wait: they do after every urgent run has started.
+        waiting = 10 - len(_starts(mixed))
+        mixed.mosaic("stop", mixed.experiment.path.name)
+        process.communicate(timeout=60)
+    assert waiting > 0
+    began, ended = min(_starts(urgent)), max(_starts(urgent))
+    assert len(_starts(urgent)) == 3
+    assert [at for at in _starts(mixed) if began < at < ended] == []
+    assert_nothing_left(urgent)
+
+
+def _starts(lab: Lab) -> list[float]:
+    """When attempts of the one experiment were started."""
+    try:
+        entries = [json.loads(path.read_text()) for path in (lab.experiment.path / "journal").iterdir()]
+    except (OSError, ValueError):
+        return []
+    return [entry["at"] for entry in entries if entry["type"] == "attempt_started"]
+
+
 def test_nodes_show_who_is_where(mixed: Lab) -> None:
     with mixed.start(ENDLESS, resources={"gpu_memory": "60GiB"}) as process:
         wait_for(lambda: mixed.experiment_started() and mixed.experiment.reached(3), 60, "the run")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ WORKER_PREFIX = "worker-"
 RECOVERY_SECONDS = 5.0
 ANSWER_SECONDS = 2.0
 START_SECONDS = 120.0
+LOOK_SECONDS = 5.0
 VIEW_SECONDS = 0.1
 """How old the view of a cluster may be that answers are planned on."""
 
@@ -78,38 +80,44 @@ class Allocator:
 
     def __init__(self, *, embedded: bool = False) -> None:
         self.book = LeaseBook()
-        self._reader = ClusterReader(embedded=embedded)
+        # The cluster's allocator is beside its head.
+        self._reader = ClusterReader(embedded=embedded, on_head=not embedded)
         self._demand = Demand()
         self._raw: ClusterView | None = None
         self._read_at = 0.0
 
     def ask(self, said: Statement) -> list[Answer]:
         """Take what a driver says; answers its requests, in order. What is placed is its own from now on."""
-        now = time.time()
-        self.book.forget_silent(now)
-        self.book.hear(said.driver, said.leases, now, requests=said.requests, quarantine=said.quarantine)
+        self.forget_silent()
+        self.book.hear(said.driver, said.leases, time.time(), requests=said.requests, quarantine=said.quarantine)
         raw = self._read()
         answers = self.book.answer(said.driver, raw)
-        if raw.launchable:
-            self._demand.follow(said.requests, answers, raw, others=self.book.waiting_elsewhere(said.driver))
+        # Also where all kinds have as many nodes as they may: what was asked for is to be taken back.
+        if raw.launchable or self._demand:
+            self._demand.follow(said.requests, answers, raw, waiting=self.book.waiting)
         return answers
 
     def leave(self, driver: str) -> None:
         """A driver is done."""
         self.book.leave(driver)
-        if not self.book.waiting_elsewhere(driver):
-            self._demand.close()
+        self._demand.keep(self.book.waiting)
+
+    def forget_silent(self) -> None:
+        """Let go what belongs to drivers that have not been heard of for long."""
+        if self.book.forget_silent(time.time()):
+            self._demand.keep(self.book.waiting)
 
     def view(self) -> ClusterView:
         """The cluster now, with what is leased taken off, and who holds what."""
-        self.book.forget_silent(time.time())
-        return self.book.view(self._read(VIEW_SECONDS))
+        self.forget_silent()
+        return self.book.view(self._read())
 
-    def _read(self, age: float = VIEW_SECONDS) -> ClusterView:
+    def _read(self) -> ClusterView:
         now = time.monotonic()
-        if self._raw is None or now - self._read_at > age:
-            raw = self._reader.read()
+        if self._raw is None or now - self._read_at > VIEW_SECONDS:
+            # In this order: what a group takes in between is missing for a moment, and never there twice.
             held = self._demand.held()
+            raw = self._reader.read()
             nodes = tuple(_more(node, held[node.node_id]) if node.node_id in held else node for node in raw.nodes)
             self._raw = replace(raw, nodes=nodes)
             self._read_at = now
@@ -150,7 +158,19 @@ class AllocatorActor:
 
     def __init__(self) -> None:
         self._allocator = Allocator()
+        self._one_at_a_time = threading.Lock()
         self._recover()
+        threading.Thread(target=self._look_around, daemon=True).start()
+
+    def _look_around(self) -> None:
+        """Notice drivers that died, even if nobody asks: what they wait for must keep no nodes up."""
+        while True:
+            time.sleep(LOOK_SECONDS)
+            try:
+                with self._one_at_a_time:
+                    self._allocator.forget_silent()
+            except RayError as error:
+                _log.warning("the demand of a silent driver could not be taken back: %s", error)
 
     def _recover(self) -> None:
         self._allocator.clear_left()
@@ -177,15 +197,18 @@ class AllocatorActor:
 
     def ask(self, said: dict[str, Any]) -> dict[str, Any]:
         """See :meth:`Allocator.ask`."""
-        return Plan(tuple(self._allocator.ask(Statement.from_dict(said))), time.time()).to_dict()
+        with self._one_at_a_time:
+            return Plan(tuple(self._allocator.ask(Statement.from_dict(said))), time.time()).to_dict()
 
     def leave(self, driver: str) -> None:
         """See :meth:`Allocator.leave`."""
-        self._allocator.leave(driver)
+        with self._one_at_a_time:
+            self._allocator.leave(driver)
 
     def view(self) -> dict[str, Any]:
         """The cluster now, who holds what, and which nodes some experiment keeps off."""
-        return self._allocator.view().to_dict()
+        with self._one_at_a_time:
+            return self._allocator.view().to_dict()
 
     def pid(self) -> int:
         """Process id, for those who look after processes."""
@@ -207,6 +230,9 @@ class OwnAllocator:
     def __init__(self) -> None:
         self._allocator = Allocator(embedded=True)
 
+    def wait(self) -> None:
+        """It is there."""
+
     def ask(self, said: Statement) -> list[Answer] | None:
         """See :meth:`Allocator.ask`."""
         return self._allocator.ask(said)
@@ -224,8 +250,7 @@ class OwnAllocator:
 class SharedAllocator:
     """The cluster's allocator, made if there is none yet.
 
-    Raises:
-        BackendError: it does not start, or speaks another version.
+    It takes seconds to start; what else is to be started may be meanwhile, until :meth:`wait`.
     """
 
     def __init__(self) -> None:
@@ -237,9 +262,17 @@ class SharedAllocator:
             # With the cluster's own services: other nodes come and go.
             resources={HEAD_RESOURCE: 0.0001},
         ).remote()
+        self._spoken = self._actor.protocol.remote()
         self._asked: Any = None
+
+    def wait(self) -> None:
+        """Until it has started.
+
+        Raises:
+            BackendError: it does not start, or speaks another version.
+        """
         try:
-            spoken = ray.get(self._actor.protocol.remote(), timeout=START_SECONDS)
+            spoken = ray.get(self._spoken, timeout=START_SECONDS)
         except (RayError, GetTimeoutError) as error:
             raise BackendError(f"the cluster's allocator does not start: {error}") from error
         if spoken != PROTOCOL:

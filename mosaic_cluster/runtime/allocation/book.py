@@ -164,10 +164,10 @@ class LeaseBook:
         mine.requests = tuple(request for request in mine.requests if request.run_id not in placed)
         return answers
 
-    def waiting_elsewhere(self, driver: str) -> set[str]:
-        """Runs that other drivers wait to place."""
-        others = (known for key, known in self._drivers.items() if key != driver)
-        return {request.run_id for known in others for request in known.requests}
+    @property
+    def waiting(self) -> set[str]:
+        """Runs that some driver waits to place."""
+        return {request.run_id for driver in self._drivers.values() for request in driver.requests}
 
 
 def _less(node: NodeView, leases: Sequence[Lease]) -> NodeView:

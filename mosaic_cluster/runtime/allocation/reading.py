@@ -20,11 +20,12 @@ class ClusterReader:
 
     Args:
         embedded: it is this process's own, and never grows.
+        on_head: this process runs beside the cluster's head.
     """
 
-    def __init__(self, *, embedded: bool = False) -> None:
+    def __init__(self, *, embedded: bool = False, on_head: bool = False) -> None:
         self._probe = GpuProbe()
-        self._types = None if embedded else LaunchableTypes()
+        self._types = None if embedded else LaunchableTypes(on_head=on_head)
 
     def read(self) -> ClusterView:
         """Nodes and what is free on them now, as Ray accounts for it.
@@ -34,6 +35,8 @@ class ClusterReader:
         """
         try:
             draining = list(state.get_draining_nodes())
+            # First: a node that starts meanwhile is then counted twice for a moment, and never not at all.
+            launchable = () if self._types is None else self._types.types()
             nodes, free = ray.nodes(), available_resources_per_node()
         except (RayError, RuntimeError) as error:
             raise BackendError(f"the Ray cluster does not answer: {error}") from error
@@ -42,6 +45,6 @@ class ClusterReader:
             free,
             draining=draining,
             probed=self._probe.facts(nodes),
-            launchable=() if self._types is None else self._types.types(),
+            launchable=launchable,
             taken_at=time.time(),
         )
