@@ -205,13 +205,13 @@ def test_nodes_show_who_is_where(mixed: Lab) -> None:
         end(mixed, process)
 
 
-def test_an_allocator_that_is_killed_knows_again(mixed: Lab) -> None:
+def test_an_allocator_that_is_killed_knows_again(mixed: Lab, gpus: Simulated) -> None:
     with mixed.start(ENDLESS, resources={"gpu_memory": "60GiB"}) as process:
         wait_for(lambda: mixed.experiment_started() and mixed.experiment.reached(3), 60, "the run")
         allocators = [
             each for each in psutil.process_iter(["cmdline"])
             if "ray::AllocatorActor" in " ".join(each.info["cmdline"] or ())
-            and any(mine.pid == each.pid for mine in psutil.Process(_keeper(mixed)).children(recursive=True))
+            and any(mine.pid == each.pid for mine in psutil.Process(gpus.pid).children(recursive=True))
         ]  # fmt: skip
         (allocator,) = allocators
         os.kill(allocator.pid, signal.SIGKILL)
@@ -224,15 +224,6 @@ def test_an_allocator_that_is_killed_knows_again(mixed: Lab) -> None:
         assert holding["placement"]["run_id"] == mixed.experiment.run_id
         end(mixed, process)
     assert mixed.experiment.attempts() == [1]
-
-
-def _keeper(lab: Lab) -> int:
-    """The process that keeps the cluster up."""
-    (found,) = [
-        each.pid for each in psutil.process_iter(["cmdline"])
-        if GPUS in (each.info["cmdline"] or ()) and "simulate" in (each.info["cmdline"] or ())
-    ]  # fmt: skip
-    return found
 
 
 def test_runs_of_a_node_that_dies_go_on_elsewhere(fragile: Lab, spare: Simulated) -> None:
