@@ -31,10 +31,14 @@ if TYPE_CHECKING:
         discover_workers,
     )
     from mosaic_cluster.worker.errors import ConfigError, MosaicError, Problem
+    from mosaic_cluster.worker.policy import POLICY_ENTRY_POINT_GROUP, Policy, refuse_game
+    from mosaic_cluster.worker.program import StopRequest, run_program
     from mosaic_cluster.worker.protocols import WorkerConfig, WorkerRuntime
+    from mosaic_cluster.worker.session import WorkerSession
     from mosaic_cluster.worker.telemetry import LifecycleEvent, LifecycleEventType, TelemetryEmitter
 
 _HOMES = {
+    "POLICY_ENTRY_POINT_GROUP": "policy",
     "WORKER_ENTRY_POINT_GROUP": "discovery",
     "ArtifactsMetadata": "analytics",
     "CheckpointMetadata": "analytics",
@@ -43,7 +47,9 @@ _HOMES = {
     "LifecycleEvent": "telemetry",
     "LifecycleEventType": "telemetry",
     "MosaicError": "errors",
+    "Policy": "policy",
     "Problem": "errors",
+    "StopRequest": "program",
     "TelemetryEmitter": "telemetry",
     "TensorBoardMetadata": "analytics",
     "WandBMetadata": "analytics",
@@ -54,6 +60,7 @@ _HOMES = {
     "WorkerDiscovery": "discovery",
     "WorkerMetadata": "capabilities",
     "WorkerRuntime": "protocols",
+    "WorkerSession": "session",
     "build_config": "config_fields",
     "config_field": "config_fields",
     "config_problems": "config_fields",
@@ -61,6 +68,8 @@ _HOMES = {
     "discover_workers": "discovery",
     "extract_worker_config": "config",
     "load_worker_config_from_file": "config",
+    "refuse_game": "policy",
+    "run_program": "program",
 }
 
 
@@ -80,6 +89,7 @@ def __dir__() -> List[str]:
 
 
 __all__ = [
+    "POLICY_ENTRY_POINT_GROUP",
     "WORKER_ENTRY_POINT_GROUP",
     "ArtifactsMetadata",
     "CheckpointMetadata",
@@ -88,7 +98,9 @@ __all__ = [
     "LifecycleEvent",
     "LifecycleEventType",
     "MosaicError",
+    "Policy",
     "Problem",
+    "StopRequest",
     "TelemetryEmitter",
     "TensorBoardMetadata",
     "WandBMetadata",
@@ -99,6 +111,7 @@ __all__ = [
     "WorkerDiscovery",
     "WorkerMetadata",
     "WorkerRuntime",
+    "WorkerSession",
     "build_config",
     "config_field",
     "config_problems",
@@ -106,4 +119,6 @@ __all__ = [
     "discover_workers",
     "extract_worker_config",
     "load_worker_config_from_file",
+    "refuse_game",
+    "run_program",
 ]

@@ -21,12 +21,12 @@ GRPC_TARGET = "127.0.0.1:50055"
 class WorkerCLI:
     """Building blocks for a worker's ``cli`` module::
 
-        def main(argv=None):
-            args = WorkerCLI.create_base_parser("my-worker", "Trains things.").parse_args(argv)
-            WorkerCLI.setup_logging(args.verbose)
-            config = WorkerCLI.load_and_validate_config(args.config, MyConfig)
-            MyRuntime(config, dry_run=args.dry_run).run()
-            return 0
+    def main(argv=None):
+        args = WorkerCLI.create_base_parser("my-worker", "Trains things.").parse_args(argv)
+        WorkerCLI.setup_logging(args.verbose)
+        config = WorkerCLI.load_and_validate_config(args.config, MyConfig)
+        MyRuntime(config, dry_run=args.dry_run).run()
+        return 0
     """
 
     @staticmethod

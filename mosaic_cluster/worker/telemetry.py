@@ -350,9 +350,7 @@ def _with_traceback(payload: Optional[Mapping[str, Any]], exc_info: Any) -> Dict
         content.setdefault("error", str(error))
     except Exception:  # noqa: BLE001 - an exception's own __str__ may raise
         content.setdefault("error", to_plain(error))
-    content.setdefault(
-        "traceback", "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    )
+    content.setdefault("traceback", "".join(traceback.format_exception(type(error), error, error.__traceback__)))
     return content
 
 

@@ -13,6 +13,7 @@ import pytest
 import mosaic_cluster.worker as contract
 
 NAMES = {
+    "POLICY_ENTRY_POINT_GROUP",
     "WORKER_ENTRY_POINT_GROUP",
     "ArtifactsMetadata",
     "CheckpointMetadata",
@@ -21,7 +22,9 @@ NAMES = {
     "LifecycleEvent",
     "LifecycleEventType",
     "MosaicError",
+    "Policy",
     "Problem",
+    "StopRequest",
     "TelemetryEmitter",
     "TensorBoardMetadata",
     "WandBMetadata",
@@ -32,6 +35,7 @@ NAMES = {
     "WorkerDiscovery",
     "WorkerMetadata",
     "WorkerRuntime",
+    "WorkerSession",
     "build_config",
     "config_field",
     "config_problems",
@@ -39,6 +43,8 @@ NAMES = {
     "discover_workers",
     "extract_worker_config",
     "load_worker_config_from_file",
+    "refuse_game",
+    "run_program",
 }
 
 
