@@ -8,17 +8,18 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from importlib import metadata
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from mosaic_cluster.catalog.contract_folder import contract_digest
+from mosaic_cluster.catalog.environments import FILE, Environment, choose, read_environments
 from mosaic_cluster.catalog.probing import ProbeFailed, probe
+from mosaic_cluster.catalog.sources import distribution_of, package_file, package_places
 from mosaic_cluster.storage import cache_folder
 from mosaic_cluster.worker.capabilities import WorkerCapabilities, WorkerMetadata
 from mosaic_cluster.worker.discovery import Registration, duplicate, registrations
-from mosaic_cluster.worker.errors import BrokenWorker, DuplicateWorker, Problem, WorkerNotFound
+from mosaic_cluster.worker.errors import BrokenWorker, DuplicateWorker, InvalidInput, Problem, WorkerNotFound
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class WorkerEntry:
         metadata, capabilities: what it declares; ``None`` where it is broken.
         config_fields: its settings; ``None`` where they are not known.
         has_cli: whether it is started by ``python -m <package>.cli``.
+        environments: what its processes run in; none: the interpreter that mosaic_cluster is installed in.
         error: why it cannot be used.
     """
 
@@ -77,7 +79,13 @@ class WorkerEntry:
     config_fields: tuple[ConfigField, ...] | None = None
     has_cli: bool = False
     supports_dry_run: bool | None = None
+    environments: tuple[Environment, ...] = ()
     error: str | None = None
+
+    def environment_for(self, config: Mapping[str, Any]) -> Environment | None:
+        """What a run with this config runs in; ``None``: the interpreter that mosaic_cluster is installed in."""
+        defaults = {each.name: each.default for each in self.config_fields or () if not each.required}
+        return choose(self.environments, config, defaults)
 
     @property
     def usable(self) -> bool:
@@ -89,6 +97,7 @@ class WorkerEntry:
         data = asdict(self)
         data["metadata"] = self.metadata.to_dict() if self.metadata else None
         data["capabilities"] = self.capabilities.to_dict() if self.capabilities else None
+        data["environments"] = [each.to_dict() for each in self.environments]
         return data
 
 
@@ -192,17 +201,20 @@ class Catalog:
 
     def _load(self, name: str, claims: list[Registration]) -> WorkerEntry:
         claim = claims[0]
-        package = claim.value.partition(":")[0].strip().partition(".")[0]
-        plain = WorkerEntry(name, claim.value, claim.distribution, claim.version, package, self.python)
+        plain = WorkerEntry(name, claim.value, claim.distribution, claim.version, _package_of(claim), self.python)
         if len(claims) > 1:
             return _with(plain, {"error": str(duplicate(name, claims))})
+        return _with_environments(self._described(plain, claim), claim)
+
+    def _described(self, plain: WorkerEntry, claim: Registration) -> WorkerEntry:
+        """With what the package says of itself, now or when it was asked before."""
         cached = self._cache_file(claim)
         try:
             return _with(plain, json.loads(cached.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, KeyError):
             pass
         try:
-            answer = probe(self.python, ["describe", "--entry", claim.value, "--name", name])
+            answer = probe(self.python, ["describe", "--entry", claim.value, "--name", plain.name])
         except ProbeFailed as error:
             return _with(plain, {"error": str(error)})
         entry = _with(plain, answer)
@@ -246,33 +258,51 @@ def _with(plain: WorkerEntry, answer: Mapping[str, Any]) -> WorkerEntry:
     )
 
 
+def _package_of(claim: Registration) -> str:
+    """Top package of a worker."""
+    return claim.value.partition(":")[0].strip().partition(".")[0]
+
+
+def _with_environments(entry: WorkerEntry, claim: Registration) -> WorkerEntry:
+    """With what it declares beside its code; read anew each time, and without importing anything."""
+    distribution = distribution_of(claim.distribution)
+    path = None if distribution is None else package_file(distribution, entry.package, FILE)
+    if path is None:
+        return entry
+    try:
+        found = read_environments(path)
+    except InvalidInput as error:
+        return replace(entry, error=entry.error or str(error))
+    problems = list(_unknown_fields(entry, found))
+    if problems:
+        return replace(entry, error=entry.error or str(InvalidInput(problems, str(path))))
+    return replace(entry, environments=found)
+
+
+def _unknown_fields(entry: WorkerEntry, environments: Sequence[Environment]) -> Iterator[Problem]:
+    """Conditions on fields that the worker's config does not have can never hold."""
+    known = [each.name for each in entry.config_fields or ()]
+    for index, each in enumerate(environments):
+        for path in each.when:
+            field_name = path.partition(".")[0]
+            if known and field_name not in known:
+                near = difflib.get_close_matches(field_name, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+                yield Problem(f"environment[{index}].when.{path}", f"the worker's config has no {field_name!r}; {hint}")
+
+
 def _sources_of(claim: Registration) -> Iterator[str]:
     """Where the package lies, and when its files changed: an editable install changes under one version."""
-    try:
-        distribution = metadata.distribution(claim.distribution)
-    except metadata.PackageNotFoundError:
+    distribution = distribution_of(claim.distribution)
+    if distribution is None:
         return
     yield str(distribution.locate_file(""))
-    package = claim.value.partition(":")[0].strip().partition(".")[0]
-    for place in _places(distribution, package):
+    for place in dict.fromkeys(package_places(distribution, _package_of(claim))):
         for path in [place.with_suffix(".py"), *sorted(place.rglob("*.py"))]:
             try:
                 yield f"{path} {path.stat().st_mtime_ns}"
             except OSError:
                 continue
-
-
-def _places(distribution: metadata.Distribution, package: str) -> Iterator[Path]:
-    """Folders of the package's source: beside the distribution, or where an editable install points to."""
-    yield Path(str(distribution.locate_file(package)))
-    try:
-        origin = json.loads(distribution.read_text("direct_url.json") or "{}")
-    except ValueError:
-        return
-    url = origin.get("url", "")
-    if origin.get("dir_info", {}).get("editable") and url.startswith("file://"):
-        yield Path(url.removeprefix("file://")) / package
-        yield Path(url.removeprefix("file://")) / "src" / package
 
 
 def _keep(path: Path, answer: Mapping[str, Any]) -> None:

@@ -25,6 +25,11 @@ def worker_command(package: str, has_cli: bool, config_path: str, python: str) -
     return [python, "-m", "mosaic_cluster.worker.runner", "--package", package, "--config", config_path]
 
 
+def is_ours(name: str) -> bool:
+    """Whether an environment variable steers Ray or us, and is not for a worker's process."""
+    return name.startswith(_OURS)
+
+
 def worker_environment(base: Mapping[str, str]) -> dict[str, str]:
     """Environment variables for a worker's process, from those of the process that starts it.
 
@@ -33,7 +38,7 @@ def worker_environment(base: Mapping[str, str]) -> dict[str, str]:
     Args:
         base: usually ``os.environ``.
     """
-    kept = {name: value for name, value in base.items() if not name.startswith(_OURS)}
+    kept = {name: value for name, value in base.items() if not is_ours(name)}
     folder = str(contract_folder())
     others = [part for part in base.get("PYTHONPATH", "").split(os.pathsep) if part and part != folder]
     kept["PYTHONPATH"] = os.pathsep.join([folder, *others])

@@ -189,6 +189,8 @@ class RunLife:
         elif progress.state == RUNNING and self.state in (STARTING, PAUSED):
             self.held = False
             self.move(RUNNING, progress.stands_still or self.where(), now)
+        elif progress.state == STARTING == self.state and self.stop_requested is None and progress.starting:
+            self.reason = f"{self.where()}: {progress.starting}"
         elif self.state == RUNNING and self.stop_requested is None and before is not None and _news(before, progress):
             self.reason = progress.stands_still or self.where()
 

@@ -55,7 +55,7 @@ class Nodes:
         if outcome.state != FAILED:
             self.quarantine.went_well(node_id)
             return False
-        if not outcome.retryable and outcome.code != "start_failed":
+        if not outcome.retryable and outcome.code not in ("start_failed", "environment_failed"):
             return False
         if outcome.duration >= EARLY_SECONDS or self._others_live_on(node_id):
             self.quarantine.went_well(node_id)

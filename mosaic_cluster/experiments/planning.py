@@ -87,6 +87,8 @@ def run_plan(
             supports_checkpointing=capabilities.supports_checkpointing,
             supports_pause_resume=capabilities.supports_pause_resume,
             command=tuple(command) if command else None,
+            distribution=worker.distribution,
+            environment=worker.environment_for(config),
         ),
         config=dict(config),
         seed=seed,

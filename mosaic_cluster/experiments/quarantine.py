@@ -17,6 +17,9 @@ QUARANTINED, RELEASED = "node_quarantined", "node_released"
 
 _SIGNS: Mapping[str, re.Pattern[str]] = {
     "its disk is full": re.compile(r"No space left on device|Errno 28\b|Disk quota exceeded"),
+    "an environment cannot be had there": re.compile(
+        r"^the environment of .* cannot be built|there is no Python \d|^the interpreter .* names", re.MULTILINE
+    ),
     "something is missing there": re.compile(r"\b(?:ModuleNotFoundError|ImportError): |cannot open shared object file"),
     # Not what a config brings about: an assertion on the device, an illegal access, too little memory.
     "its GPU does not work": re.compile(

@@ -8,24 +8,25 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mosaic_cluster.catalog import worker_command
+from mosaic_cluster.catalog import Ready, make_ready, worker_command
+from mosaic_cluster.catalog.environments import BuildProgress
 from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, RunProgress
 from mosaic_cluster.runtime.checkpoints import Checkpoint
 from mosaic_cluster.runtime.environment import attempt_environment
 from mosaic_cluster.runtime.workfolder import WorkFolder, drain, start_line, work_folder_of
 from mosaic_cluster.supervision import Order, Outcome, Supervised, seal, start
 from mosaic_cluster.telemetry import HubClient, HubUnavailable, Pump, Watch, Watched, offset_at_step, scan_log
-from mosaic_cluster.worker.errors import MosaicError, StorageUnavailable
+from mosaic_cluster.worker.errors import EnvironmentFailed, MosaicError, StorageUnavailable
 
 POLL_SECONDS = 0.1
 TELL_BYTES = 256 << 20
+STDERR_LINES = 30
 
 
 class Attempt:
@@ -46,6 +47,7 @@ class Attempt:
         self._pump: Pump | None = None
         self._resumed: Checkpoint | None = None
         self._told = 0
+        self._starting: str | None = None
         self._work = work_folder_of(order)
 
     def run(self) -> AttemptResult:
@@ -54,6 +56,8 @@ class Attempt:
             # Seen before anything is started.
             refused = self._work.refusal()
             return self._run() if refused is None else self._ended_at_once("FAILED", "start_failed", refused)
+        except EnvironmentFailed as error:
+            return self._without_environment(error)
         except (OSError, MosaicError) as error:
             where = f"attempt {self.order.attempt} on node {socket.gethostname()}"
             again = isinstance(error, StorageUnavailable | HubUnavailable)
@@ -68,10 +72,11 @@ class Attempt:
         self._work.open_attempt()
         _record_start(order, self._resumed)
         self._work.begin()
-        environment = attempt_environment(order, os.environ, self._resumed)
+        ready = self._make_ready()
+        environment = attempt_environment(order, os.environ, self._resumed, ready)
         with self._lock:
             if self._stop is None:
-                self._supervised = start(_supervision_order(order, environment))
+                self._supervised = start(_supervision_order(order, environment, ready))
         if self._supervised is None:
             assert self._stop is not None
             code, message = self._stop
@@ -81,6 +86,41 @@ class Attempt:
         finally:
             self._supervised.close()
         return self._result(outcome)
+
+    def _make_ready(self) -> Ready:
+        """What the worker runs in; a node that lacks it builds it now, unless the attempt is stopped meanwhile."""
+        worker = self.order.worker
+
+        def tell(progress: BuildProgress) -> None:
+            self._starting = progress.sentence()
+
+        try:
+            return make_ready(
+                worker.name,
+                worker.distribution,
+                worker.package,
+                worker.environment,
+                report=tell,
+                cancelled=lambda: self._stop is not None,
+            )
+        except EnvironmentFailed as error:
+            if not error.cancelled:
+                raise
+            return Ready("")  # it is not going to be used
+        finally:
+            self._starting = None
+
+    def _without_environment(self, error: EnvironmentFailed) -> AttemptResult:
+        """The attempt's end where there is nothing to run it in; what the build said is its stderr."""
+        try:
+            with (self.order.attempt_dir() / "stderr.log").open("a", encoding="utf-8") as stream:
+                stream.write(f"{error}\n")
+        except OSError:
+            pass  # then its message tells alone
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        return self._never_started(
+            "FAILED", "environment_failed", error.summary, retryable=error.network, words=lines[-STDERR_LINES:]
+        )
 
     def _follow(self, supervised: Supervised) -> Outcome:
         order = self.order
@@ -134,15 +174,19 @@ class Attempt:
         self._work.tidy(result)
         return result
 
-    def _never_started(self, state: str, code: str, message: str, *, retryable: bool = False) -> AttemptResult:
-        result = self._ended_at_once(state, code, message, retryable=retryable)
+    def _never_started(
+        self, state: str, code: str, message: str, *, retryable: bool = False, words: Sequence[str] = ()
+    ) -> AttemptResult:
+        result = self._ended_at_once(state, code, message, retryable=retryable, words=words)
         try:
             self._work.open_attempt()
             return self._result(seal(self.order.attempt_dir(), self.order.run_id, result.outcome))
         except OSError:
             return result  # a full disk, say: the outcome still reaches the driver
 
-    def _ended_at_once(self, state: str, code: str, message: str, *, retryable: bool = False) -> AttemptResult:
+    def _ended_at_once(
+        self, state: str, code: str, message: str, *, retryable: bool = False, words: Sequence[str] = ()
+    ) -> AttemptResult:
         """A result of which nothing is on record here."""
         now = time.time()
         outcome = Outcome(
@@ -157,7 +201,7 @@ class Attempt:
             peak_rss=0,
             cpu_seconds=0.0,
             last_step=None,
-            stderr_tail=[],
+            stderr_tail=list(words),
             retryable=retryable,
         )
         return AttemptResult(outcome=outcome, node=self.order.placement.node_name)
@@ -211,6 +255,7 @@ class Attempt:
             stands_still=status.stands_still if status else None,
             held=status.held if status else 0.0,
             released=status.released if status else 0,
+            starting=self._starting,
         )
 
 
@@ -281,12 +326,20 @@ def _watched(order: AttemptOrder, attempt: int) -> Watched | None:
     return watch.seen()
 
 
-def _supervision_order(order: AttemptOrder, environment: dict[str, str]) -> Order:
+def _supervision_order(order: AttemptOrder, environment: dict[str, str], ready: Ready) -> Order:
     config = str(order.run_dir / "config.json")
     if order.worker.command is not None:
         command = [*order.worker.command, "--config", config]
     else:
-        command = worker_command(order.worker.package, order.worker.has_cli, config, sys.executable)
+        command = worker_command(order.worker.package, order.worker.has_cli, config, ready.python)
+    command = ready.command(
+        command,
+        name=f"mosaic-{order.run_id.lower()}-{order.attempt}",
+        cwd=str(order.run_dir),
+        variables=environment,
+        write=(order.folder,),
+        gpu=order.placement.gpus > 0,
+    )
     return Order(
         run_id=order.run_id,
         attempt=order.attempt,

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from mosaic_cluster.catalog import Environment
 from mosaic_cluster.placement import Answer, ClusterView, Placement, Request
 from mosaic_cluster.runtime.searching.protocols import Scheduler, SchedulerSetup, Searcher, SearchSetup
 from mosaic_cluster.storage import Storage, work_folder
@@ -26,6 +27,9 @@ class WorkerLaunch:
         supports_checkpointing: whether a later attempt may continue from a checkpoint.
         supports_pause_resume: whether a pause may checkpoint, stop the process and give back its resources.
         command: replaces the package's own start; ``--config <file>`` is appended to it.
+        distribution: the installed distribution that the package is from; each node must have it.
+        environment: what its process runs in, built by a node that lacks it; ``None``: the node's own interpreter.
+            Chosen where the run was planned, so that all nodes follow one recipe.
     """
 
     name: str
@@ -34,6 +38,8 @@ class WorkerLaunch:
     supports_checkpointing: bool = False
     supports_pause_resume: bool = False
     command: tuple[str, ...] | None = None
+    distribution: str = ""
+    environment: Environment | None = None
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,7 @@ class RunProgress:
         held: seconds they stood still for that.
         released: bytes of its log that were let go.
         gpu_indices: GPUs it has, by their number on the node, where that is known.
+        starting: why it has not begun to run, where that takes long: its environment is being built.
     """
 
     state: str
@@ -195,6 +202,7 @@ class RunProgress:
     held: float = 0.0
     released: int = 0
     gpu_indices: tuple[int, ...] = ()
+    starting: str | None = None
 
 
 @dataclass(frozen=True)

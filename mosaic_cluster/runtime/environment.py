@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
-from mosaic_cluster.catalog import worker_environment
+from mosaic_cluster.catalog import Ready
 from mosaic_cluster.placement import Placement
 from mosaic_cluster.runtime.backend import AttemptOrder
 from mosaic_cluster.runtime.checkpoints import Checkpoint
@@ -36,18 +37,23 @@ OURS = ("MOSAIC_RESUME_FROM", "MOSAIC_REPORT_STEPS", "MOSAIC_GPU_MEMORY", "MOSAI
 """What a worker must not have from anywhere else where it is not set here."""
 
 
-def attempt_environment(order: AttemptOrder, base: Mapping[str, str], resumed: Checkpoint | None) -> dict[str, str]:
+def attempt_environment(
+    order: AttemptOrder, base: Mapping[str, str], resumed: Checkpoint | None, ready: Ready | None = None
+) -> dict[str, str]:
     """Environment variables of the worker's process. What the spec sets wins, but over what is ours.
 
     Args:
         base: of the process that starts it.
         resumed: the checkpoint it goes on from.
+        ready: what it runs in; by default, the interpreter of this process.
     """
+    ready = ready or Ready(sys.executable)
     if not order.storage.is_local:  # its worker has files to work with, and no business with our credentials
         base = {name: value for name, value in base.items() if not name.startswith("AWS_")}
-    environment = worker_environment(base)
+    environment = ready.variables(base)
     threads = str(max(1, int(order.placement.cpus)))
     environment.update(dict.fromkeys(THREAD_VARIABLES, threads))
+    environment.update(ready.declared_variables)
     environment.update(_gpu_variables(order))
     environment["PYTHONUNBUFFERED"] = "1"
     environment.update(order.environment)

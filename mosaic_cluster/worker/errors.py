@@ -10,7 +10,8 @@
     ├── WorkerError
     │   ├── WorkerNotFound         exit code 2
     │   ├── DuplicateWorker        two distributions register one name; exit code 2
-    │   └── BrokenWorker           its entry point cannot be loaded; exit code 2
+    │   ├── BrokenWorker           its entry point cannot be loaded; exit code 2
+    │   └── EnvironmentFailed      what it runs in cannot be built or used; exit code 1
     ├── StorageError
     │   ├── AlreadyExists          create-if-absent lost the race
     │   ├── NotFound
@@ -118,6 +119,25 @@ class BrokenWorker(WorkerError):
     """A worker's entry point is registered but cannot be loaded."""
 
 
+class EnvironmentFailed(WorkerError):
+    """The environment that a worker runs in cannot be built or used.
+
+    Args:
+        message: what failed, and how.
+        summary: the same in a sentence or two; by default, the message.
+        network: whether it looks as if the network was to blame, so that it may go well another time.
+        cancelled: whether it was asked to stop.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, summary: str = "", network: bool = False, cancelled: bool = False) -> None:
+        super().__init__(message)
+        self.summary = summary or message
+        self.network = network
+        self.cancelled = cancelled
+
+
 class StorageError(MosaicError):
     """Storage refused or failed."""
 
@@ -160,6 +180,7 @@ __all__ = [
     "BrokenWorker",
     "ConfigError",
     "DuplicateWorker",
+    "EnvironmentFailed",
     "Fenced",
     "InvalidInput",
     "MosaicError",
