@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mosaic_cluster.cli import workers_environments
 from mosaic_cluster.cli.output import JsonOption, note, print_json
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the verb."""
     group = typer.Typer(no_args_is_help=False)
-    app.add_typer(group, name="workers", help="List the installed workers; `show NAME` tells all of one.")
+    app.add_typer(group, name="workers", help="List the installed workers, and look after what they run in.")
 
     @group.callback(invoke_without_command=True)
     def workers(context: typer.Context, as_json: JsonOption = False) -> None:
@@ -43,6 +44,9 @@ def register(app: typer.Typer) -> None:
             print_json(entry_document(entry))
         else:
             _show(entry)
+
+
+    workers_environments.register(group)
 
 
 def entry_document(entry: WorkerEntry) -> dict[str, Any]:
@@ -101,6 +105,13 @@ def _show(entry: WorkerEntry) -> None:
             shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
             table.add_row(name, Text(shown))
         console.print(table)
+    for environment in entry.environments:
+        when = " and ".join(f"{path} is {' or '.join(one)}" for path, one in environment.when.items())
+        python = f"Python {' or '.join(environment.python) or 'as here'}"
+        what = environment.interpreter or environment.image_uri or python
+        count = f", {len(environment.steps)} steps to build" if environment.is_built else ""
+        said = f"  {what}{count}{', used if ' + when if when else ''}"
+        console.print(Text.assemble(("environment ", "bold"), (environment.name, "cyan"), said), highlight=False)
     if entry.config_fields is None:
         console.print("its config's fields are not known (no dataclass found)")
         return

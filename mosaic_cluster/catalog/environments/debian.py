@@ -135,7 +135,9 @@ class _Apt:
 
     def has(self, package: str) -> bool:
         """Whether there is such a package, and not only a name for it."""
-        return "Package:" in self.run("apt-cache", "show", "--no-all-versions", package) if self._known(package) else False
+        return (
+            "Package:" in self.run("apt-cache", "show", "--no-all-versions", package) if self._known(package) else False
+        )
 
     def _known(self, package: str) -> bool:
         return package in self.run("apt-cache", "pkgnames", package).split()

@@ -110,6 +110,15 @@ class Waiting:
         return now - self._since > SILENT_SECONDS
 
 
+def holder_of(folder: Path) -> str | None:
+    """Who holds a folder, for people; ``None`` if nobody does, as far as can be told at once."""
+    numbers = _numbers(folder) if folder.is_dir() else []
+    holder = _read(folder / f"holder.{max(numbers)}") if numbers else {}
+    if not holder or holder.get("released") or (_is_here(holder) and not _lives(holder)):
+        return None
+    return f"process {holder.get('pid')} on {holder.get('host')}"
+
+
 def _identity() -> dict[str, Any]:
     process = psutil.Process()
     return {"pid": process.pid, "started": process.create_time(), **_place()}

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaic_cluster.catalog.environments.declared import Environment, label
+from mosaic_cluster.catalog.environments.holding import holder_of
 from mosaic_cluster.catalog.environments.interpreters import Interpreter
 from mosaic_cluster.storage import cache_folder
 
@@ -132,7 +133,7 @@ class Stored:
     """What lies in the cache under one name.
 
     Attributes:
-        state: ``built``, ``superseded`` (a newer one of the same name is in use), or ``unfinished``.
+        state: ``built``, ``superseded`` (a newer one of the same name is in use), ``building``, or ``unfinished``.
         size: in bytes.
         record: what was written when it was finished.
     """
@@ -160,18 +161,32 @@ def stored(cache_dir: Path | None = None) -> Iterator[Stored]:
             in_use = (root / head).resolve() == folder.resolve()
             yield Stored(name, "built" if in_use else "superseded", folder, int(record.get("size", 0)), record)
         except (OSError, ValueError):
-            yield Stored(name, "unfinished", folder, folder_size(folder), {})
+            state = "building" if holder_of(root / ".building" / head) else "unfinished"
+            yield Stored(name, state, folder, folder_size(folder), {})
 
 
 def remove(entry: Stored, cache_dir: Path | None = None) -> None:
     """Remove one from the cache, with its link if that is to it."""
     root = environments_folder(cache_dir)
     head, _, _ = entry.name.rpartition(".")
-    if entry.state == "built":
+    if (root / head).resolve() == entry.folder.resolve():
         (root / head).unlink(missing_ok=True)
-    if entry.state != "superseded":
+    if not entry.record:
         shutil.rmtree(root / ".building" / head, ignore_errors=True)
     shutil.rmtree(entry.folder, ignore_errors=True)
+
+
+def is_used(folder: Path) -> bool:
+    """Whether a process of this machine runs in an environment."""
+    mark = f"VIRTUAL_ENV={folder}".encode()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                if mark in Path("/proc", name, "environ").read_bytes().split(b"\0"):
+                    return True
+            except OSError:
+                continue
+    return False
 
 
 def folder_size(folder: Path) -> int:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from mosaic_cluster.experiments.forecasting import MOST_FORECAST, Everything, longest
-from mosaic_cluster.experiments.placing import on_restart
+from mosaic_cluster.experiments.placing import environment_lines, on_restart
 from mosaic_cluster.experiments.planning import Prepared
 from mosaic_cluster.experiments.sweeps.checking import planned
 from mosaic_cluster.placement import ClusterView, Placement, plan
@@ -34,6 +34,7 @@ def describe_sweep(prepared: Prepared, view: ClusterView) -> tuple[list[str], li
     for part in prepared.parts:
         lines.append(f"worker {part.worker.name} {part.worker.version}: {on_restart(part.worker)}")
         lines += [f"  varies {param.path}: {_range(part.space, param.path)}" for param in part.space.params]
+    lines += environment_lines(prepared.plans)
     lines += _concurrency(prepared, spec, view, count)
     if known:
         lines.append("the first configurations:" if len(known) > MOST_SHOWN else "the configurations:")

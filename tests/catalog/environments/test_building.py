@@ -221,7 +221,12 @@ def test_nothing_of_ours_leaks_into_the_steps(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setenv(name, "/elsewhere")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
     dump = tmp_path / "variables"
-    build(place(tmp_path, python("-c", "import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1], 'w'))", str(dump))))
+    build(
+        place(
+            tmp_path,
+            python("-c", "import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1], 'w'))", str(dump)),
+        )
+    )
     found = json.loads(dump.read_text())
     assert not {"PYTHONPATH", "RAY_ADDRESS", "PIP_TARGET", "PYTHONHOME_X"} & found.keys()
     assert found["PIP_INDEX_URL"] == "http://127.0.0.1:1/simple"
