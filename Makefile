@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow chaos check bench clean
+.PHONY: help install demo test test-slow test-workers chaos check bench clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,12 @@ test: $(READY)  ## The test suite, three at a time (about 7 minutes on two cores
 
 test-slow: $(READY)  ## The heavier tests.
 	$(BIN)/python -m pytest -m slow
+
+test-workers: $(READY)  ## Build all workers' environments from nothing, run every library for real (CACHE=folder: kept there).
+	@folder='$(CACHE)'; \
+	if [ -z "$$folder" ]; then folder=$$(mktemp -d -t mosaic-environments-XXXXXX); trap 'rm -rf "$$folder"' EXIT; fi; \
+	export MOSAIC_CACHE="$$folder" MOSAIC_TEST_ENVIRONMENTS="$$folder"; \
+	$(BIN)/mosaic workers install --all --debian-python && $(BIN)/mosaic workers environments && $(BIN)/python -m pytest -m workers
 
 chaos: $(READY)  ## 38 times kill -9, 24 workers, 1M events, nothing lost (10 minutes; SEED=n).
 	PYTHONPATH=tests $(BIN)/python -m chaos.run $(if $(SEED),--seed $(SEED))

@@ -28,8 +28,12 @@ from support import (
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Nothing is read from or left in the user's cache."""
+    """Nothing is read from or left in the user's cache; but `make test-workers` says where environments are built."""
     folder = tmp_path_factory.mktemp("cache")
+    built = os.environ.get("MOSAIC_TEST_ENVIRONMENTS")
+    for name in ("environments", "interpreters") if built else ():
+        Path(built or "", name).mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(Path(built or "", name))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOSAIC_CACHE", str(folder))
         yield folder

@@ -21,7 +21,7 @@ from mosaic_cluster.catalog.environments import (
     stored,
 )
 from mosaic_cluster.catalog.environments.building import BuildProgress
-from mosaic_cluster.catalog.environments.debian import RELEASES, unpack_debian_python
+from mosaic_cluster.catalog.environments.debian import RELEASES, can_unpack, unpack_debian_python
 from mosaic_cluster.catalog.environments.doctor import Check, Subject, examine, title
 from mosaic_cluster.catalog.environments.store import is_used
 from mosaic_cluster.worker.errors import EnvironmentFailed, InvalidInput, Problem
@@ -106,6 +106,8 @@ def _have_interpreter(what: str, environment: Environment, report: Callable[[Bui
         find_interpreter(environment.python)
         return
     except EnvironmentFailed:
+        if can_unpack() is not None:
+            raise  # it says what else there is
         wanted = [each for each in environment.python if each in RELEASES] or list(environment.python)
 
     def tell(text: str) -> None:

@@ -20,6 +20,7 @@ from mosaic_cluster.units import format_duration
 PLAIN_SECONDS = 10.0
 ROWS = 30
 RUN_ROWS = 12
+SLOW_START = 5.0
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
 WAITING = ("PENDING", "PAUSED")
 
@@ -117,7 +118,12 @@ def _sweep_view(progress: Progress, sweep: SweepProgress) -> Group:
     active = [row for row in progress.rows if row.state not in ENDED and row.state not in WAITING]
     if active:
         parts += [Text(""), _run_table(active[:RUN_ROWS])]
-        noted = (row for row in active[:RUN_ROWS] if row.stood_still >= 1 or row.warnings)
+        # A start that takes longer has a reason: its environment is built, say.
+        noted = (
+            row
+            for row in active[:RUN_ROWS]
+            if row.stood_still >= 1 or row.warnings or (row.state == "STARTING" and row.running >= SLOW_START)
+        )
         parts += [Text(f"{row.short_id}  {row.words}") for row in noted]
     waiting = next((row for row in progress.rows if row.state == "PENDING" and row.reason), None)
     if waiting is not None:

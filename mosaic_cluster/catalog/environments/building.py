@@ -198,7 +198,7 @@ class _Building:
         return built
 
     def _run(self) -> Built:
-        kill_leftovers(self.place.name)
+        kill_leftovers(str(self.place.building))
         self._say(
             f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')} {self.place.interpreter.path} on {os.uname().nodename}\n"
         )
@@ -243,7 +243,9 @@ class _Building:
             variables["VIRTUAL_ENV"] = str(self.folder)
         self._say(f"$ {shlex.join(command)}\n")
         cwd = self.folder if self.folder.is_dir() else self.folder.parent
-        return run_command(command, cwd=cwd, variables=variables, log=self.log, building=place.name, watch=watch)
+        return run_command(
+            command, cwd=cwd, variables=variables, log=self.log, building=str(place.building), watch=watch
+        )
 
     def _commands(self, step: Step | str) -> list[list[str]]:
         python = str(self.folder / "bin" / "python")
@@ -285,7 +287,7 @@ class _Building:
             "interpreter": asdict(place.interpreter),
             "built_at": time.time(),
             "host": os.uname().nodename,
-            "size": folder_size(self.folder),
+            "size": folder_size(self.folder, self.hold.check),
         }
         shutil.copyfile(self.log, self.folder / LOG)
         self.hold.check()

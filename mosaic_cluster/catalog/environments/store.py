@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,10 +189,15 @@ def is_used(folder: Path) -> bool:
     return False
 
 
-def folder_size(folder: Path) -> int:
-    """Bytes of all files in a folder."""
+def folder_size(folder: Path, tick: Callable[[], None] = lambda: None) -> int:
+    """Bytes of all files in a folder.
+
+    Args:
+        tick: called again and again meanwhile.
+    """
     total = 0
     for here, _, names in os.walk(folder):
+        tick()
         for name in names:
             try:
                 total += os.lstat(os.path.join(here, name)).st_size

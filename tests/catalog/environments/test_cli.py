@@ -1,0 +1,101 @@
+"""``mosaic workers install | doctor | environments``."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+
+import pytest
+from support import FIXTURES, environment, install, mosaic
+
+TOML = """
+    [[environment]]
+    smoke = ["python", "-c", "import os; assert os.path.exists('{folder}/fine')"]
+    [[environment.steps]]
+    run = ["python", "-c", "1"]
+"""
+
+
+class Bench:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        worker = FIXTURES / "workers" / "housed_worker"
+        packages = install(folder / "packages", worker, "housed", "housed_worker:get_worker_metadata")
+        self.toml = packages / "housed_worker" / "environment.toml"
+        self.declare(TOML.format(folder=folder))
+        self.env = environment(packages, MOSAIC_CACHE=str(folder / "cache"))
+
+    def declare(self, text: str) -> None:
+        self.toml.write_text(textwrap.dedent(text))
+
+    def __call__(self, *words: str) -> tuple[int, str, str]:
+        done = mosaic("workers", *words, env=self.env, cwd=self.folder)
+        return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_from_nothing_to_pruned(bench: Bench) -> None:
+    code, out, err = bench("doctor", "housed")
+    assert code == 1
+    assert "WRONG  environment     is not built here: mosaic workers install housed" in out
+    code, out, err = bench("install", "housed", "--json")
+    assert code == 1
+    (result,) = json.loads(out)
+    assert result["state"] == "failed"
+    assert "step 3 of 3, smoke command, failed with exit code 1" in result["words"]
+    assert "AssertionError" in err
+    (bench.folder / "fine").touch()
+    code, out, err = bench("install", "housed")
+    assert code == 0, err
+    assert "builds the environment of housed: step 3 of 3, smoke command" in err
+    assert "step 2 of 3" not in err  # done before
+    assert "housed is built: " in err
+    code, out, err = bench("doctor", "housed", "--json")
+    assert code == 0, out
+    (subject,) = json.loads(out)
+    assert [check["what"] for check in subject["checks"]] == [
+        "interpreter", "environment", "contract", "packages", "worker", "smoke command"
+    ]  # fmt: skip
+    (bench.folder / "fine").unlink()
+    code, out, err = bench("doctor", "housed")
+    assert code == 1
+    assert "WRONG  smoke command   exit code 1" in out
+    assert "1 thing is wrong" in err
+    bench.declare(TOML.format(folder=bench.folder).replace('"1"', '"2"'))
+    code, out, err = bench("environments", "--json")
+    (listed,) = json.loads(out)["environments"]
+    assert (listed["state"], listed["record"]["worker"]) == ("unused", "housed")
+    code, out, err = bench("environments", "--prune")
+    assert code == 0
+    assert "removed 1: " in err
+    assert json.loads(bench("environments", "--json")[1]) == {"environments": [], "removed": []}
+    assert not [path for path in (bench.folder / "cache" / "environments").iterdir() if path.name[0] != "."]
+
+
+def test_what_is_wrong_on_the_command_line(bench: Bench) -> None:
+    assert bench("install")[0] == 2
+    assert bench("install", "housed", "--all")[0] == 2
+    code, _, err = bench("install", "housed", "--environment", "old")
+    assert code == 2
+    assert "housed has no environment 'old'; it has default" in err
+    code, _, err = bench("doctor", "husd")
+    assert code == 2
+    assert "did you mean 'housed'?" in err
+
+
+def test_packages_of_another_python_are_found_out(bench: Bench) -> None:
+    """A named interpreter that lets in what it should not."""
+    other = bench.folder / "other" / "site-packages"
+    other.mkdir(parents=True)
+    script = bench.folder / "python"
+    script.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{other}" exec python3.11 "$@"\n')
+    script.chmod(0o755)
+    bench.declare(f'[[environment]]\ninterpreter = "{script}"\n')
+    code, out, _ = bench("doctor", "housed")
+    assert code == 1
+    assert f"WRONG  packages        it sees packages of another Python: {other}" in out
