@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 import textwrap
 from pathlib import Path
 
 import pytest
-from support import FIXTURES, environment, install, mosaic
+from support import FIXTURES, install, write_spec
+from typer.testing import CliRunner
+
+from mosaic_cluster.cli import build
+from mosaic_cluster.worker.errors import MosaicError
 
 TOML = """
     [[environment]]
@@ -18,28 +23,43 @@ TOML = """
 
 
 class Bench:
-    def __init__(self, folder: Path) -> None:
+    """The command line in this process, with the worker as if installed."""
+
+    def __init__(self, folder: Path, packages: Path) -> None:
         self.folder = folder
-        worker = FIXTURES / "workers" / "housed_worker"
-        packages = install(folder / "packages", worker, "housed", "housed_worker:get_worker_metadata")
         self.toml = packages / "housed_worker" / "environment.toml"
         self.declare(TOML.format(folder=folder))
-        self.env = environment(packages, MOSAIC_CACHE=str(folder / "cache"))
 
     def declare(self, text: str) -> None:
         self.toml.write_text(textwrap.dedent(text))
 
-    def __call__(self, *words: str) -> tuple[int, str, str]:
-        done = mosaic("workers", *words, env=self.env, cwd=self.folder)
-        return done.returncode, done.stdout, done.stderr
+    def __call__(self, *words: str, verb: str = "workers") -> tuple[int, str, str]:
+        done = CliRunner().invoke(build(), [verb, *words])
+        if isinstance(done.exception, MosaicError):
+            return done.exception.exit_code, done.stdout, str(done.exception)
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.exit_code, done.stdout, done.stderr
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    worker = FIXTURES / "workers" / "housed_worker"
+    packages = install(tmp_path / "packages", worker, "housed", "housed_worker:get_worker_metadata")
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+    monkeypatch.syspath_prepend(str(packages))
+    monkeypatch.setenv("MOSAIC_CACHE", str(tmp_path / "cache"))
+    return Bench(tmp_path, packages)
+
+
+def planned(bench: Bench) -> str:
+    spec = write_spec(bench.folder, {"kind": "run", "name": "t", "worker": "housed"})
+    code, out, err = bench(str(spec), "--on", "1x(2cpu)", verb="plan")
+    assert code == 0, err
+    return out
 
 
 def test_from_nothing_to_pruned(bench: Bench) -> None:
+    assert "not built here: each node that lacks it builds it first" in planned(bench)
     code, out, err = bench("doctor", "housed")
     assert code == 1
     assert "WRONG  environment     is not built here: mosaic workers install housed" in out
@@ -55,6 +75,8 @@ def test_from_nothing_to_pruned(bench: Bench) -> None:
     assert "builds the environment of housed: step 3 of 3, smoke command" in err
     assert "step 2 of 3" not in err  # done before
     assert "housed is built: " in err
+    assert "environment housed: Python 3." in planned(bench)
+    assert "built here (" in planned(bench)
     code, out, err = bench("doctor", "housed", "--json")
     assert code == 0, out
     (subject,) = json.loads(out)
@@ -93,7 +115,7 @@ def test_packages_of_another_python_are_found_out(bench: Bench) -> None:
     other = bench.folder / "other" / "site-packages"
     other.mkdir(parents=True)
     script = bench.folder / "python"
-    script.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{other}" exec python3.11 "$@"\n')
+    script.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{other}" exec {sys.executable} "$@"\n')
     script.chmod(0o755)
     bench.declare(f'[[environment]]\ninterpreter = "{script}"\n')
     code, out, _ = bench("doctor", "housed")
