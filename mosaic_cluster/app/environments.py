@@ -34,10 +34,11 @@ class Installed:
     """What became of one environment.
 
     Attributes:
-        label: whose it is; state: ``built``, ``there`` (it was before), ``used`` (not ours to build), ``failed``.
+        worker: whose it is; label: its name for people; state: ``built``, ``there`` (it was before), ``used`` (not ours to build), ``failed``.
         words: where it is, or what went wrong.
     """
 
+    worker: str
     label: str
     state: str
     words: str
@@ -52,7 +53,7 @@ def chosen_environments(names: Sequence[str], environment: str | None) -> list[t
 
     Args:
         names: of workers; none: all that are installed.
-        environment: only the one of that name.
+        environment: only the one of that name; by default, all but those on demand.
 
     Raises:
         WorkerError: there is no such worker, or it is broken.
@@ -70,7 +71,12 @@ def chosen_environments(names: Sequence[str], environment: str | None) -> list[t
             )
     if problems:
         raise InvalidInput(problems)
-    return [(entry, each) for entry in entries for each in entry.environments if environment in (None, each.name)]
+    return [
+        (entry, each)
+        for entry in entries
+        for each in entry.environments
+        if (not each.on_demand if environment is None else each.name == environment)
+    ]
 
 
 def install(
@@ -90,15 +96,15 @@ def install(
     try:
         if not environment.is_built:
             ready = make_ready(entry.name, entry.distribution, entry.package, environment)
-            return Installed(what, "used", environment.image_uri or ready.python)
+            return Installed(entry.name, what, "used", environment.image_uri or ready.python)
         if debian_python:
             _have_interpreter(what, environment, report)
         place = locate(entry.name, environment)
         there = place.built() is not None and not rebuild
         built: Built = build(place, report=report, rebuild=rebuild)
-        return Installed(what, "there" if there else "built", str(built.folder))
+        return Installed(entry.name, what, "there" if there else "built", str(built.folder))
     except EnvironmentFailed as error:
-        return Installed(what, "failed", str(error))
+        return Installed(entry.name, what, "failed", str(error))
 
 
 def _have_interpreter(what: str, environment: Environment, report: Callable[[BuildProgress], None] | None) -> None:

@@ -52,8 +52,8 @@ def register(group: typer.Typer) -> None:
             if not as_json or done.state == "failed":
                 note(_sentence(done.label, done.state, done.words))
         for name in names or ():
-            if not any(result.label.partition(".")[0] == name for result in results):
-                note(f"{name} needs none: it runs in the interpreter that mosaic_cluster is installed in")
+            if not any(result.worker == name for result in results):
+                note(f"{name}: nothing to build; `mosaic workers show {name}` tells what it runs in")
         if as_json:
             print_json([result.to_dict() for result in results])
         if any(result.state == "failed" for result in results):

@@ -52,6 +52,7 @@ class Environment:
         steps: how it is built.
         interpreter: an existing Python to use instead, by its path.
         image_uri: a container image to use instead.
+        on_demand: whether it is only built where a run needs it, or when it is asked for by name.
     """
 
     name: str = DEFAULT
@@ -63,6 +64,7 @@ class Environment:
     steps: tuple[Step, ...] = ()
     interpreter: str | None = None
     image_uri: str | None = None
+    on_demand: bool = False
 
     @property
     def is_built(self) -> bool:
@@ -100,7 +102,7 @@ def choose(
 
 def label(worker: str, environment: Environment) -> str:
     """A worker's environment, for people and file names: ``xuance``, or ``marllib.benchmarl``."""
-    text = worker if environment.name == DEFAULT else f"{worker}.{environment.name}"
+    text = worker if environment.name in (DEFAULT, worker) else f"{worker}.{environment.name}"
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in text)
 
 

@@ -87,6 +87,7 @@ class _Reader:
             steps=self._steps(table.get("steps", []), f"{path}.steps"),
             interpreter=self._text(table, path, "interpreter", "") or None,
             image_uri=self._text(table, path, "image_uri", "") or None,
+            on_demand=self._flag(table, path, "on_demand"),
         )
 
     def _when(self, value: Any, path: str) -> dict[str, tuple[str, ...]]:
