@@ -34,7 +34,8 @@ class Installed:
     """What became of one environment.
 
     Attributes:
-        worker: whose it is; label: its name for people; state: ``built``, ``there`` (it was before), ``used`` (not ours to build), ``failed``.
+        worker: whose it is; label: its name for people.
+        state: ``built``, ``there`` (it was before), ``used`` (not ours to build), ``failed``.
         words: where it is, or what went wrong.
     """
 

@@ -109,7 +109,8 @@ def _show(entry: WorkerEntry) -> None:
         when = " and ".join(f"{path} is {' or '.join(one)}" for path, one in environment.when.items())
         python = f"Python {' or '.join(environment.python) or 'as here'}"
         what = environment.interpreter or environment.image_uri or python
-        count = f", {len(environment.steps)} steps to build" if environment.is_built else ""
+        number = len(environment.steps)
+        count = f", {number} step{'' if number == 1 else 's'} to build" if environment.is_built else ""
         said = f"  {what}{count}{', used if ' + when if when else ''}"
         console.print(Text.assemble(("environment ", "bold"), (environment.name, "cyan"), said), highlight=False)
     if entry.config_fields is None:

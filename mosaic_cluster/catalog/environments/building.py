@@ -170,8 +170,9 @@ class _Building:
         if not self.done or not (self.folder / "bin" / "python").exists():
             self.done = []
         if fresh:
+            # What is whole may still be in use, on whatever node.
             for number in place.generations():
-                if place.made(number) != _linked(place):
+                if not (place.made(number) / RECORD).exists():
                     shutil.rmtree(place.made(number), ignore_errors=True)
         self.steps: list[Step | str] = ["create", *place.environment.steps]
         if place.environment.smoke:
@@ -189,8 +190,6 @@ class _Building:
                     "network": error.network,
                 }
                 self._keep(**failed)
-            raise
-        except Lost:
             raise
         finally:
             # Who has lost it holds an old number: nobody looks at that any more.
@@ -346,13 +345,6 @@ def _telling(tail: Sequence[str]) -> str:
     """The line that says most: pip's last words are often hints."""
     errors = [line for line in tail if "error" in line.lower()]
     return (errors or list(tail))[-1].strip()[:300]
-
-
-def _linked(place: Place) -> Path | None:
-    try:
-        return place.link.resolve(strict=True)
-    except OSError:
-        return None
 
 
 def _state(place: Place) -> dict[str, Any]:
