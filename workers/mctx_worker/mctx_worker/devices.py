@@ -25,6 +25,7 @@ def choose_device(device: str, environ: Mapping[str, str] = os.environ) -> str:
     """
     import jax
 
+    logging.getLogger("jax").setLevel(logging.WARNING)  # that a machine has no TPU is no news
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
         return "cpu"

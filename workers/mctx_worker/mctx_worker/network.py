@@ -46,7 +46,7 @@ class Network:
     bound: float | None
 
     def init(self, key: jax.Array) -> Params:
-        """Parameters at the start: orthogonal layers; both heads begin at zero."""
+        """Parameters at the start: layers that keep the variance; both heads begin at zero."""
         keys = iter(jax.random.split(key, 2 * self.blocks + 3))
         conv = self.kind == "resnet"
         inputs = self.shape[-1] if conv else math.prod(self.shape)
@@ -107,7 +107,7 @@ class Network:
     def _layer(self, key: jax.Array, inputs: int, gain: float = 2**0.5) -> Params:
         if self.kind == "mlp":
             return _dense_params(key, inputs, self.hidden, gain)
-        weights = _orthogonal(key, 9 * inputs, self.hidden, gain)
+        weights = _weights(key, 9 * inputs, self.hidden, gain)
         return {"w": weights.reshape(3, 3, inputs, self.hidden), "b": jnp.zeros(self.hidden)}
 
     def _apply(self, part: Params, x: jax.Array) -> jax.Array:
@@ -143,12 +143,12 @@ def make_network(config: MctxConfig, game: Game) -> Network:
     )
 
 
-def _orthogonal(key: jax.Array, inputs: int, outputs: int, gain: float) -> jax.Array:
-    return jax.nn.initializers.orthogonal(gain)(key, (inputs, outputs), jnp.float32)
+def _weights(key: jax.Array, inputs: int, outputs: int, gain: float) -> jax.Array:
+    return jax.random.normal(key, (inputs, outputs)) * gain / inputs**0.5
 
 
 def _dense_params(key: jax.Array, inputs: int, outputs: int, gain: float) -> Params:
-    return {"w": _orthogonal(key, inputs, outputs, gain), "b": jnp.zeros(outputs)}
+    return {"w": _weights(key, inputs, outputs, gain), "b": jnp.zeros(outputs)}
 
 
 def _dense(part: Params, x: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ run that was never interrupted.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections import deque
 from pathlib import Path
@@ -59,10 +60,11 @@ class Training:
         self.ended = 0
         self.evaluated_at = -1
         self.metrics: dict[str, Any] = {}
-        self.params = self.network.init(self._key(_INIT, 0))
-        self.opt_state = self.optimizer.init(self.params)
+        self.params = jax.jit(self.network.init)(self._key(_INIT, 0))
+        self.opt_state = jax.jit(self.optimizer.init)(self.params)
         self.past = jax.tree.map(jnp.copy, self.params)
-        self.games = begin(config, self.game, self._key(_BEGIN, 0))
+        self._begin = jax.jit(functools.partial(begin, config, self.game))
+        self.games = self._begin(self._key(_BEGIN, 0))
 
     @property
     def parameters(self) -> int:
@@ -244,7 +246,7 @@ class Training:
                 "and %d positions collected before learning goes on",
                 path, self.config.num_envs, self.config.buffer_size, self.config.learning_starts,
             )  # fmt: skip
-            self.games = begin(self.config, self.game, self._key(_BEGIN, self.iteration))
+            self.games = self._begin(self._key(_BEGIN, self.iteration))
         self.session.resumed(int(header["step"]))
 
 
