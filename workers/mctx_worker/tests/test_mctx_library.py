@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from mctx_support import SMALL, command, environment, events, named, record, train, variables  # noqa: E402
+from mctx_support import SMALL, command, environment, events, named, record, train, variables
 
-from mosaic_cluster.catalog.environments import Ready  # noqa: E402
-from mosaic_cluster.worker import WorkerAnalyticsManifest  # noqa: E402
+from mosaic_cluster.catalog.environments import Ready
+from mosaic_cluster.worker import WorkerAnalyticsManifest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # the first test may have to build the environment
 
