@@ -94,7 +94,7 @@ class Training:
         if session.resume_from:
             self._resume(session.resume_from)
         saved_at = -1
-        if self.evaluated_at < 0:
+        if self._evaluation_due():
             self._evaluate()
         while session.step < config.total_steps and not session.stopping:
             self._move()
@@ -167,9 +167,11 @@ class Training:
             raise ConfigError([Problem("buffer_size", text)])
 
     def _evaluation_due(self) -> bool:
-        every, step = self.config.eval_interval, self.session.step
+        every, step, last = self.config.eval_interval, self.session.step, self.evaluated_at
+        if last < 0:
+            return True
         due = step >= self.config.total_steps or self.session.report_due
-        return due or bool(every and step // every > max(self.evaluated_at, 0) // every)
+        return step != last and (due or bool(every and step // every > last // every))
 
     def _evaluate(self) -> None:
         key = self._key(_EVALUATE, self.iteration)

@@ -16,7 +16,14 @@ from mctx_worker.config import DEFAULTS, PLAYERS, REFUSED
 
 import mosaic_cluster
 from mosaic_cluster.catalog.environments import FILE, choose, read_environments
-from mosaic_cluster.worker import ConfigError, WorkerCapabilities, WorkerConfig, WorkerMetadata, describe_config
+from mosaic_cluster.worker import (
+    ConfigError,
+    WorkerCapabilities,
+    WorkerConfig,
+    WorkerMetadata,
+    WorkerSession,
+    describe_config,
+)
 
 PACKAGE = Path(__file__).parent.parent / "mctx_worker"
 CONTRACT = str(Path(mosaic_cluster.__file__).parent.parent)
@@ -152,3 +159,14 @@ class TestCommandLine:
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         assert [line["event"] for line in lines] == ["run_started", "run_failed"]
         assert "jax" in done.stderr
+
+
+def test_a_session_knows_when_a_sweep_looks_next(capsys: pytest.CaptureFixture[str]) -> None:
+    """What an evaluation right before that heartbeat is timed by."""
+    session = WorkerSession("mctx", MctxConfig(run_id="r"), environ={"MOSAIC_REPORT_STEPS": "100,200"})
+    seen = []
+    for step in (90, 110, 150, 200, 300):
+        session.step = step
+        seen.append((session.report_due, session.heartbeat()))
+    assert seen == [(False, False), (True, True), (False, False), (True, True), (False, False)]
+    assert len(capsys.readouterr().out.splitlines()) == 2
