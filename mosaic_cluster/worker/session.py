@@ -185,6 +185,11 @@ class WorkerSession:
         self.emitter.heartbeat(payload)
         return True
 
+    @property
+    def report_due(self) -> bool:
+        """Whether the next heartbeat will be one that a sweep looks at: worth an evaluation just before it."""
+        return bool(self._looked_at and self._looked_at[0] <= self.step)
+
     def episode(self, total_reward: float, steps: int, **fields: Any) -> None:
         """An episode ended.
 
