@@ -53,7 +53,7 @@ def chosen_environments(names: Sequence[str], environment: str | None) -> list[t
     """The environments that are meant.
 
     Args:
-        names: of workers; none: all that are installed.
+        names: of workers; none: all that are installed and not broken.
         environment: only the one of that name; by default, all but those on demand.
 
     Raises:
@@ -61,7 +61,7 @@ def chosen_environments(names: Sequence[str], environment: str | None) -> list[t
         InvalidInput: a worker has no such environment.
     """
     catalog = Catalog()
-    entries = [catalog.get(name) for name in names or catalog.names()]
+    entries = [catalog.get(name) for name in names] if names else [each for each in catalog.entries() if each.usable]
     problems = []
     for entry in entries:
         known = [each.name for each in entry.environments]
@@ -78,6 +78,11 @@ def chosen_environments(names: Sequence[str], environment: str | None) -> list[t
         for each in entry.environments
         if (not each.on_demand if environment is None else each.name == environment)
     ]
+
+
+def broken() -> list[Installed]:
+    """Installed workers of which nothing can be built, since they cannot be loaded or their declaration is wrong."""
+    return [Installed(each.name, each.name, "failed", each.error) for each in Catalog().entries() if each.error]
 
 
 def install(

@@ -44,7 +44,9 @@ def register(group: typer.Typer) -> None:
 
         if bool(names) == every:
             raise InvalidInput([Problem("NAME", "name the workers whose environments are to be built, or give --all")])
-        results = []
+        results = environments.broken() if every else []
+        for one in results:
+            note(f"{one.label} is broken: {one.words}")
         for entry, each in environments.chosen_environments(names or (), environment):
             with _Display() as display:
                 done = environments.install(entry, each, rebuild=rebuild, debian_python=debian_python, report=display)

@@ -69,6 +69,17 @@ def test_completes() -> None:
     assert life.to_dict()["step"] == 128  # its result knows more than what was last heard of it
 
 
+def test_a_long_start_says_why() -> None:
+    life = make_life()
+    begin(life)
+    assert life.reason == "attempt 1 on node-a"
+    life.observe(RunProgress("STARTING", 1, starting="builds the environment of w: step 1 of 2, x (3s)"), NOW + 3)
+    assert (life.state, life.since) == ("STARTING", NOW)
+    assert life.reason == "attempt 1 on node-a: builds the environment of w: step 1 of 2, x (3s)"
+    life.observe(RunProgress("RUNNING", 1), NOW + 9)
+    assert (life.state, life.reason) == ("RUNNING", "attempt 1 on node-a")
+
+
 def test_restarts_until_max_failures() -> None:
     life = make_life(max_failures=1)
     begin(life)

@@ -17,6 +17,8 @@ def failure(run: str, node: str, words: str = "ValueError: bad", *, lived: float
         ("OSError: [Errno 28] No space left on device: 'x'", "its disk is full"),
         ("ModuleNotFoundError: No module named 'nle'", "something is missing there"),
         ("OSError: libGL.so.1: cannot open shared object file: No such file", "something is missing there"),
+        ("there is no Python 3.9 on this machine. Looked at: PATH", "an environment cannot be had there"),
+        ("the environment of xuance cannot be built: step 2 of 3", "an environment cannot be had there"),
         ("RuntimeError: No CUDA GPUs are available", "its GPU does not work"),
         ("RuntimeError: CUDA error: uncorrectable ECC error encountered", "its GPU does not work"),
         ("RuntimeError: CUDA error: unknown error", "its GPU does not work"),

@@ -110,6 +110,21 @@ def test_what_is_wrong_on_the_command_line(bench: Bench) -> None:
     assert "did you mean 'housed'?" in err
 
 
+def test_a_broken_worker_hides_nobody(bench: Bench) -> None:
+    bench.declare("[[environment]]\nstep = []\n")
+    scripted, packages = FIXTURES / "workers" / "scripted_worker", bench.toml.parent.parent
+    install(packages, scripted, "scripted", "scripted_worker:get_worker_metadata")
+    (packages / "scripted_worker" / "environment.toml").write_text(
+        '[[environment]]\n[environment.variables]\nA = "1"\n'
+    )
+    code, out, err = bench("install", "--all", "--json")
+    assert code == 1
+    assert [(each["worker"], each["state"]) for each in json.loads(out)] == [
+        ("housed", "failed"), ("scripted", "built")
+    ]  # fmt: skip
+    assert "environment[0].step: is not known; did you mean 'steps'?" in err
+
+
 def test_packages_of_another_python_are_found_out(bench: Bench) -> None:
     """A named interpreter that lets in what it should not."""
     other = bench.folder / "other" / "site-packages"
