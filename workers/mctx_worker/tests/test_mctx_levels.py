@@ -15,7 +15,6 @@ from mctx_support import SMALL, environment, events, named, play_many, train, va
 
 from mosaic_cluster.catalog.environments import Ready
 from mosaic_cluster.worker import ConfigError
-from mosaic_cluster.worker.policy_client import serve_policy
 
 pytestmark = [pytest.mark.workers, pytest.mark.timeout(1800)]
 
@@ -39,6 +38,8 @@ def tictactoe(ready: Ready, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 def served(ready: Ready, checkpoint: Path, **options: Any) -> Any:
     """The policy of a checkpoint, in a process of its own environment."""
+    from mosaic_cluster.worker.policy_client import serve_policy
+
     return serve_policy(
         "mctx_worker.policy:load_policy", str(checkpoint), python=ready.python, environ=variables(ready), **options
     )

@@ -202,3 +202,13 @@ def test_games_of_pettingzoo_move_by_move(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip() == f"{len(games['actions'])} moves of {count} games"
+
+
+def test_parts_of_learning(ready: Ready) -> None:
+    """Outcomes against following each game forwards; searches against positions with one good move; value scales."""
+    script = Path(__file__).parent / "check_parts.py"
+    done = subprocess.run(
+        [ready.python, str(script)],
+        env=variables(ready, JAX_PLATFORMS="cpu"), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
