@@ -67,7 +67,7 @@ class Agent:
         image_history: int = 0,
         demonstrations: Sequence[Demonstration] = (),
     ) -> None:
-        self._names = [action.name for action in game.actions]
+        self._names = [*(action.name for action in game.actions), *game.keys]
         self._system = self._rules(game)
         self._turns: Deque[_Turn] = deque(maxlen=history)
         self._thoughts = thoughts

@@ -69,13 +69,15 @@ class Game(Protocol):
 
     Attributes:
         instruction: what the game is about and what counts, for the prompt.
-        actions: all there are; empty: actions are free text.
+        actions: all that the prompt names; empty: actions are free text.
+        keys: further ones that the prompt does not list one by one.
         fallback: what is done where an answer names no action.
-        max_steps: the world's own limit.
+        max_steps: the world's own limit; known after :meth:`reset`.
     """
 
     instruction: str
     actions: Sequence[Action]
+    keys: Sequence[str]
     fallback: str
     max_steps: int
 
@@ -87,7 +89,7 @@ class Game(Protocol):
         """Do something.
 
         Args:
-            action: a name among ``actions``, or free text.
+            action: a name among ``actions`` or ``keys``, or free text.
         """
         ...
 
