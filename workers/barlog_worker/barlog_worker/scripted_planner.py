@@ -163,14 +163,18 @@ def _before(pose: Pose) -> Cell:
 
 def _news(pose: Pose, known: _Map) -> int:
     """Cells that would be seen for the first time from a pose, as far as known walls let one see."""
-    number = 0
-    for side in range(-ASIDE, ASIDE + 1):
-        for ahead in range(SIGHT + 1):
-            cell = _cell(pose, ahead, side)
-            if cell in known.walls or _cell(pose, ahead, 0) in known.walls or _cell(pose, 0, side) in known.walls:
-                break
-            number += cell not in known.seen
-    return number
+    ahead = _reach(pose, known, SIGHT, (1, 0))
+    left, right = _reach(pose, known, ASIDE, (0, -1)), _reach(pose, known, ASIDE, (0, 1))
+    cells = (_cell(pose, far, side) for far in range(ahead + 1) for side in range(-left, right + 1))
+    return sum(cell not in known.seen for cell in cells)
+
+
+def _reach(pose: Pose, known: _Map, most: int, way: Cell) -> int:
+    """Cells to the last one before a wall."""
+    for number in range(1, most + 1):
+        if _cell(pose, number * way[0], number * way[1]) in known.walls:
+            return number - 1
+    return most
 
 
 def _search(pose: Pose, known: _Map, good: Callable[[Pose], bool]) -> Optional[List[str]]:
