@@ -282,9 +282,7 @@ class ChatClient:
         if self._proxy is not None:
             proxy_host, proxy_port = self._proxy
             if self._tls:
-                secure = http.client.HTTPSConnection(
-                    proxy_host, proxy_port, timeout=self._timeout, context=self._tls
-                )
+                secure = http.client.HTTPSConnection(proxy_host, proxy_port, timeout=self._timeout, context=self._tls)
                 secure.set_tunnel(host, port or 443)
                 return secure
             return http.client.HTTPConnection(proxy_host, proxy_port, timeout=self._timeout)
@@ -298,12 +296,18 @@ class ChatClient:
         if status in _AGAIN or status >= 500:
             return _Retry(str(status), words, _retry_after(headers.get("Retry-After")))
         if status in (401, 403):
-            key = f"the key in {self._key_name} was refused" if self._key else f"no key was sent: {self._key_name} is unset"
+            key = (
+                f"the key in {self._key_name} was refused"
+                if self._key
+                else f"no key was sent: {self._key_name} is unset"
+            )
             return EndpointError(f"{self.url} answered {words}; {key}")
         if status == 404:
             return EndpointError(f"{self.url} answered {words}; see base_url and model ({self.model!r})")
         if 300 <= status < 400:
-            return EndpointError(f"{self.url} answered {words}, a redirect, which is not followed with a key: give the final base_url")
+            return EndpointError(
+                f"{self.url} answered {words}, a redirect, which is not followed with a key: give the final base_url"
+            )
         return EndpointError(
             f"{self.url} answered {words}; it does not take this request: see max_tokens, max_tokens_name, temperature, "
             "vision and history"

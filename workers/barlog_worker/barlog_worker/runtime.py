@@ -98,6 +98,10 @@ class BarlogRuntime:
             self._save(session)
         return self._metrics.results(self._records)
 
+    def finished_names(self) -> List[str]:
+        """Of the episodes that are kept."""
+        return list(self._records.finished)
+
     def finish(self, session: WorkerSession, record: Record) -> None:
         """Keep a finished episode, and tell of it."""
         self._records.add(record)
@@ -158,11 +162,20 @@ class BarlogRuntime:
         stop = threading.Event()
         client = None if config.agent == "dummy" else _client(config)
         events: queue.Queue[Tuple[str, Any]] = queue.Queue(EVENTS)
-        player = Player(config, client, self._records.folder, self._records.seed, stop, lambda line: _put(events, stop, ("step", line)))
+        player = Player(
+            config,
+            client,
+            self._records.folder,
+            self._records.seed,
+            stop,
+            lambda line: _put(events, stop, ("step", line)),
+        )
         prepared = self._prepare(todo, session.run_dir)
         waiting: Deque[Episode] = deque(todo)
         threads = [
-            threading.Thread(target=_work, args=(player, prepared, waiting, events, stop), daemon=True, name=f"episodes-{n}")
+            threading.Thread(
+                target=_work, args=(player, prepared, waiting, events, stop), daemon=True, name=f"episodes-{n}"
+            )
             for n in range(min(config.concurrency, len(todo)))
         ]
         for thread in threads:
@@ -202,7 +215,9 @@ class BarlogRuntime:
             except (ValueError, OSError) as error:
                 raise ConfigError([Problem("demonstrations", str(error))]) from error
         # Seeds of their own: the model must not be shown the very episodes that it is to play.
-        seeds = [episode_seed(self._records.seed, f"{name} shown", task, n) for n in range(config.demonstration_episodes)]
+        seeds = [
+            episode_seed(self._records.seed, f"{name} shown", task, n) for n in range(config.demonstration_episodes)
+        ]
         found = [world.demonstration(task, seed) for seed in seeds]
         missing = [each for each in found if each is None]
         if missing:

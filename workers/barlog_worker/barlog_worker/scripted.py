@@ -249,7 +249,9 @@ def _handler(endpoint: ScriptedEndpoint) -> Any:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Serve until interrupted; the address is printed first."""
     parser = argparse.ArgumentParser(prog="mosaic-barlog-scripted", description="A scripted endpoint on loopback.")
-    parser.add_argument("--player", choices=sorted(PLAYERS), default="random", help="who answers (default: %(default)s)")
+    parser.add_argument(
+        "--player", choices=sorted(PLAYERS), default="random", help="who answers (default: %(default)s)"
+    )
     parser.add_argument("--port", type=int, default=0, help="default: any that is free")
     parser.add_argument("--seed", type=int, default=0, help="of the random player")
     args = parser.parse_args(argv)

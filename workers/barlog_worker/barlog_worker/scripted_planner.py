@@ -21,7 +21,9 @@ AHEAD: Tuple[Cell, ...] = ((0, -1), (1, 0), (0, 1), (-1, 0))
 SIGHT, ASIDE = 6, 3
 """Cells that are seen ahead and to each side."""
 
-_MISSION = re.compile(r"Your mission: (go to|pick up|open) (?:the|a|an) (?:(\w+) )?(ball|box|key|door|object)\b([^.,]*)\.")
+_MISSION = re.compile(
+    r"Your mission: (go to|pick up|open) (?:the|a|an) (?:(\w+) )?(ball|box|key|door|object)\b([^.,]*)\."
+)
 _THING = re.compile(r"^- (?:(open|closed|locked) )?(\w+) (ball|box|key|door|goal|lava): (.*)$", re.MULTILINE)
 _STEPS = re.compile(r"(\d+) steps? (ahead|to the left|to the right)")
 _WALL = re.compile(r"Nearest wall: (.*)\.")

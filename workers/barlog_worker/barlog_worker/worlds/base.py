@@ -132,7 +132,9 @@ class World(Protocol):
 
 def list_actions(actions: Sequence[Action]) -> str:
     """One line for each, for a prompt."""
-    lines: List[str] = [f"- {action.name}: {action.meaning}" if action.meaning else f"- {action.name}" for action in actions]
+    lines: List[str] = [
+        f"- {action.name}: {action.meaning}" if action.meaning else f"- {action.name}" for action in actions
+    ]
     return "\n".join(lines)
 
 

@@ -145,13 +145,20 @@ def describe(env: Any) -> str:
     elif world.daylight < 0.4:
         lines.append("It is night.")
     ground, _ = world[tuple(player.pos)]
-    lines.append(f"You stand on {ground}, facing {_direction(player.facing)}: {_at(world, player.pos + player.facing)}.")
+    lines.append(
+        f"You stand on {ground}, facing {_direction(player.facing)}: {_at(world, player.pos + player.facing)}."
+    )
     seen = _seen(world, player, env._local_view._grid)
     lines.append("You see, the nearest of each kind:" if seen else "You see nothing but the ground.")
-    lines += [f"- {kind}: {_place(dx, dy)}" + (f" ({number} in sight)" if number > 1 else "") for kind, (dx, dy), number in seen]
+    lines += [
+        f"- {kind}: {_place(dx, dy)}" + (f" ({number} in sight)" if number > 1 else "")
+        for kind, (dx, dy), number in seen
+    ]
     vitals = ", ".join(f"{name} {player.inventory[name]}" for name in _VITALS)
     lines.append(f"Out of 9 you have: {vitals}.")
-    things = [f"{count} {name.replace('_', ' ')}" for name, count in player.inventory.items() if count and name not in _VITALS]
+    things = [
+        f"{count} {name.replace('_', ' ')}" for name, count in player.inventory.items() if count and name not in _VITALS
+    ]
     lines.append(f"You carry: {', '.join(things) if things else 'nothing'}.")
     done = sorted(name.replace("_", " ") for name, count in player.achievements.items() if count > 0)
     lines.append(f"Achieved so far: {', '.join(done) if done else 'nothing'}.")
@@ -173,7 +180,10 @@ def _seen(world: Any, player: Any, view: Any) -> _Seen:
             kind = _named(thing) if thing is not None else material
             if kind is not None and kind not in _GROUND:
                 found.setdefault(kind, []).append((dx, dy))
-    seen = [(kind, min(places, key=lambda each: (abs(each[0]) + abs(each[1]), each)), len(places)) for kind, places in found.items()]
+    seen = [
+        (kind, min(places, key=lambda each: (abs(each[0]) + abs(each[1]), each)), len(places))
+        for kind, places in found.items()
+    ]
     return sorted(seen, key=lambda each: (abs(each[1][0]) + abs(each[1][1]), each[0]))
 
 

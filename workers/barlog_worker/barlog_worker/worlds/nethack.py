@@ -29,7 +29,16 @@ DEEPEST, HIGHEST = 50, 30
 _OBSERVED = ("tty_chars", "tty_cursor", "blstats", "misc", "message", "glyphs")
 _DEPTH, _EXPERIENCE, _TURN, _SCORE = 12, 18, 20, 9
 
-_WAYS = {"N": "north", "E": "east", "S": "south", "W": "west", "NE": "northeast", "SE": "southeast", "SW": "southwest", "NW": "northwest"}
+_WAYS = {
+    "N": "north",
+    "E": "east",
+    "S": "south",
+    "W": "west",
+    "NE": "northeast",
+    "SE": "southeast",
+    "SW": "southwest",
+    "NW": "northwest",
+}
 _NAMES = {
     "UP": ("go up", "a staircase, standing on <"),
     "DOWN": ("go down", "a staircase, standing on >"),
