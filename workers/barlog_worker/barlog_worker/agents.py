@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Deque, Dict, List, Optional, Tuple, Type
+from typing import Any
 
 from barlog_worker import parsing
 from barlog_worker.endpoint import Message
@@ -27,14 +27,14 @@ class Decision:
         thought: what the model thought first, where it was asked to.
     """
 
-    action: Optional[str]
+    action: str | None
     thought: str = ""
 
 
 @dataclass
 class _Turn:
     text: str
-    image: Optional[Any]
+    image: Any | None
     action: str
     thought: str = ""
 
@@ -69,16 +69,16 @@ class Agent:
     ) -> None:
         self._names = [*(action.name for action in game.actions), *game.keys]
         self._system = self._rules(game)
-        self._turns: Deque[_Turn] = deque(maxlen=history)
+        self._turns: deque[_Turn] = deque(maxlen=history)
         self._thoughts = thoughts
         self._images = image_history
         self._examples = self._shown(demonstrations)
         self._now = 0
         self._remark = ""
 
-    def messages(self, observation: Observation) -> List[Message]:
+    def messages(self, observation: Observation) -> list[Message]:
         """The conversation that asks for the next action."""
-        found: List[Message] = [{"role": "system", "content": self._system}, *self._examples]
+        found: list[Message] = [{"role": "system", "content": self._system}, *self._examples]
         first = self._now - len(self._turns)
         with_thoughts = len(self._turns) - self._thoughts
         with_image = len(self._turns) + 1 - self._images
@@ -124,7 +124,7 @@ class Agent:
         parts.append(self.how[0 if game.actions else 1])
         return "\n\n".join(parts)
 
-    def _shown(self, demonstrations: Sequence[Demonstration]) -> List[Message]:
+    def _shown(self, demonstrations: Sequence[Demonstration]) -> list[Message]:
         return []
 
 
@@ -200,8 +200,8 @@ class FewShotAgent(Agent):
 
     name = "few_shot"
 
-    def _shown(self, demonstrations: Sequence[Demonstration]) -> List[Message]:
-        found: List[Message] = []
+    def _shown(self, demonstrations: Sequence[Demonstration]) -> list[Message]:
+        found: list[Message] = []
         for number, shown in enumerate(demonstrations, 1):
             for step, (text, action) in enumerate(shown.turns):
                 head = f"Example {number}, a good episode of this game.\n" if step == 0 else ""
@@ -213,16 +213,16 @@ class FewShotAgent(Agent):
         return found
 
 
-AGENTS: Dict[str, Type[Agent]] = {
+AGENTS: dict[str, type[Agent]] = {
     kind.name: kind for kind in (Agent, CotAgent, RobustAgent, RobustCotAgent, FewShotAgent)
 }
 """Those that ask a model, by their names in the config."""
 
 
-def _user(text: str, image: Optional[Any]) -> Message:
+def _user(text: str, image: Any | None) -> Message:
     if image is None:
         return {"role": "user", "content": text}
-    parts: Tuple[Dict[str, Any], ...] = (
+    parts: tuple[dict[str, Any], ...] = (
         {"type": "text", "text": text},
         {"type": "image_url", "image_url": {"url": data_url(image)}},
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
+from typing import Any
 
 from barlog_worker.config import BarlogConfig
 from barlog_worker.endpoint import Usage
@@ -23,7 +23,7 @@ class Metrics:
         self._steps = 0
         self._invalid = 0
         self._seen: set[str] = set()
-        self._worlds: Dict[str, Dict[str, Any]] = {}
+        self._worlds: dict[str, dict[str, Any]] = {}
         self._counted = -1
 
     def step(self, line: StepLine) -> None:
@@ -41,20 +41,20 @@ class Metrics:
             self._invalid += int(record["invalid_actions"])
             self.usage.add(Usage.from_dict(record["usage"]))
 
-    def progression(self, records: Records) -> Optional[float]:
+    def progression(self, records: Records) -> float | None:
         """Mean over the worlds, in percent."""
         return overall(self.worlds(records))
 
-    def worlds(self, records: Records) -> Dict[str, Dict[str, Any]]:
+    def worlds(self, records: Records) -> dict[str, dict[str, Any]]:
         """Progressions; worked out again when there are more episodes: this is asked at every step."""
         if self._counted != len(records.finished):
             self._counted = len(records.finished)
             self._worlds = progressions(records.finished.values())
         return self._worlds
 
-    def heartbeat(self, records: Records) -> Dict[str, Any]:
+    def heartbeat(self, records: Records) -> dict[str, Any]:
         """Flat numbers: one progression for each world, and the mean over them as ``episodic_return``."""
-        found: Dict[str, Any] = {"finished_episodes": len(records.finished)}
+        found: dict[str, Any] = {"finished_episodes": len(records.finished)}
         worlds = self.worlds(records)
         mean = overall(worlds)
         if mean is not None:
@@ -66,11 +66,11 @@ class Metrics:
         found.update(self._costs())
         return found
 
-    def results(self, records: Records) -> Dict[str, Any]:
+    def results(self, records: Records) -> dict[str, Any]:
         """For the summary and the manifest."""
         worlds = self.worlds(records)
         mean = overall(worlds)
-        found: Dict[str, Any] = {"seed": records.seed, "agent": self._config.agent, "model": self._config.model}
+        found: dict[str, Any] = {"seed": records.seed, "agent": self._config.agent, "model": self._config.model}
         if mean is not None:
             found["episodic_return"] = found["progression"] = round(mean, 4)
         found["finished_episodes"] = len(records.finished)
@@ -80,9 +80,9 @@ class Metrics:
             found["endpoint_errors"] = dict(self.usage.errors)
         return found
 
-    def _costs(self) -> Dict[str, Any]:
+    def _costs(self) -> dict[str, Any]:
         config, usage = self._config, self.usage
-        found: Dict[str, Any] = {"invalid_actions": round(self._invalid / max(1, self._steps), 4)}
+        found: dict[str, Any] = {"invalid_actions": round(self._invalid / max(1, self._steps), 4)}
         if config.agent == "dummy" and not usage.requests and not usage.prompt_tokens:
             return found
         found["prompt_tokens"] = usage.prompt_tokens

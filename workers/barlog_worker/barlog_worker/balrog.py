@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Tuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from barlog_worker.config import BarlogConfig
@@ -72,7 +72,7 @@ def _missing() -> str:
     return ""
 
 
-def overrides(config: BarlogConfig, environ: Mapping[str, str] = os.environ) -> Dict[str, Any]:
+def overrides(config: BarlogConfig, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """What our settings are in BALROG's configuration. No key is among them."""
     names = [NAMES[world] for world in config.worlds]
     return {
@@ -85,7 +85,7 @@ def overrides(config: BarlogConfig, environ: Mapping[str, str] = os.environ) -> 
         },
         "eval": {
             "num_workers": config.concurrency,
-            "num_episodes": {name: config.episodes for name in names},
+            "num_episodes": dict.fromkeys(names, config.episodes),
             "max_steps_per_episode": config.max_steps,
             "icl_episodes": config.demonstration_episodes,
             **({"icl_dataset": str(Path(config.demonstrations).absolute())} if config.demonstrations else {}),
@@ -145,7 +145,7 @@ def evaluate(runtime: BarlogRuntime, session: WorkerSession) -> None:
         _judge(process.returncode, folder, known, said)
 
 
-def _environment(config: BarlogConfig) -> Dict[str, str]:
+def _environment(config: BarlogConfig) -> dict[str, str]:
     """The key goes on in the environment, under the name that the OpenAI library looks for."""
     environ = dict(os.environ)
     key = environ.get(config.api_key_env, "")
@@ -180,7 +180,7 @@ def _collect(runtime: BarlogRuntime, session: WorkerSession, results: Path, know
         runtime.finish(session, record)
 
 
-def _files(results: Path, config: BarlogConfig) -> Iterator[Tuple[Path, str, str, int]]:
+def _files(results: Path, config: BarlogConfig) -> Iterator[tuple[Path, str, str, int]]:
     """Episode files, their worlds, tasks and numbers. Tasks may hold slashes, and are folders then."""
     for world in config.worlds:
         root = results / NAMES[world]
@@ -194,7 +194,7 @@ def _task(root: Path, path: Path) -> str:
     """``<root>/<task>/<task>_run_00.json``, where a task ``a/b`` makes it ``<root>/a/b/a/b_run_00.json``."""
     parts = path.parent.relative_to(root).parts
     last = _FILE.sub("", path.name)
-    whole: List[str] = [*parts, last]
+    whole: list[str] = [*parts, last]
     half = len(whole) // 2
     return "/".join(whole[:half] if whole[:half] == whole[half:] else parts)
 
@@ -240,8 +240,8 @@ def _judge(status: int, folder: Path, known: set[str], log: Path) -> None:
     missing = sorted({f"{NAMES_BACK[name]}/{_safe(task)}/{n:03d}" for name, task, n in expected} - known)
     if missing:
         raise RuntimeError(
-            f"BALROG finished without {len(missing)} of {len(expected)} episodes, such as {missing[0]}; its last words: "
-            f"{_last_words(log)} (all of them: {log})"
+            f"BALROG finished without {len(missing)} of {len(expected)} episodes, such as {missing[0]}; its last "
+            f"words: {_last_words(log)} (all of them: {log})"
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 from barlog_worker.endpoint import Message
 
@@ -24,7 +24,7 @@ class Board:
         render: from an observation to lines.
     """
 
-    shape: Tuple[int, ...]
+    shape: tuple[int, ...]
     moves: int
     rules: str
     render: Callable[[Any], str]
@@ -36,7 +36,7 @@ def tictactoe(observation: Any) -> str:
     PettingZoo numbers cells along the first axis last: action ``3 * i + j`` is ``observation[i][j]``, which it draws
     as column ``i`` and row ``j``. So it is drawn here.
     """
-    rows: List[str] = []
+    rows: list[str] = []
     for row in range(3):
         cells = [_cell(observation[column][row], str(3 * column + row)) for column in range(3)]
         rows.append(" " + " | ".join(cells))
@@ -49,7 +49,7 @@ def connect_four(observation: Any) -> str:
     return "\n".join([*lines, " ".join(str(column) for column in range(7))])
 
 
-BOARDS: Dict[str, Board] = {
+BOARDS: dict[str, Board] = {
     "tictactoe_v3": Board(
         (3, 3, 2),
         9,
@@ -70,11 +70,12 @@ _FORMS = {
     "naive": "Answer with the number of your move and nothing else.",
     "cot": "Think first, briefly. Then end your answer with a line of its own:\nAction: <number>",
     "robust_naive": "Answer in exactly this form, and nothing else:\n<action>number</action>",
-    "robust_cot": "Answer in exactly this form:\n<thought>what you see, what follows</thought>\n<action>number</action>",
+    "robust_cot": "Answer in exactly this form:\n<thought>what you see, what follows</thought>\n"
+    "<action>number</action>",
 }
 
 
-def conversation(board: Board, observation: Any, legal: Sequence[int], agent: str) -> List[Message]:
+def conversation(board: Board, observation: Any, legal: Sequence[int], agent: str) -> list[Message]:
     """What a model is asked: rules, then the position."""
     system = f"{board.rules}\n\n{_FORMS.get(agent, _FORMS['naive'])}"
     moves = ", ".join(map(str, legal))

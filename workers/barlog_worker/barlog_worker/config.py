@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any
 from urllib.parse import urlsplit
 
 from mosaic_cluster.worker import (
@@ -43,7 +43,7 @@ class _Settings:
     """The fields alone: every value possible by itself."""
 
     run_id: str = config_field(help="identifies the run on every line of telemetry")
-    seed: Optional[int] = config_field(
+    seed: int | None = config_field(
         None, help="decides the episodes; null draws one and keeps it in the run folder", min=0, max=_LARGEST_SEED
     )
     backend: str = config_field(
@@ -52,21 +52,23 @@ class _Settings:
         "the worker's environment",
         choices=("builtin", "balrog"),
     )
-    worlds: List[str] = config_field(["babyai"], help="what is played, one after the other", choices=WORLDS)
-    babyai_tasks: List[str] = config_field(
+    worlds: list[str] = config_field(  # noqa: RUF009
+        ["babyai"], help="what is played, one after the other", choices=WORLDS
+    )
+    babyai_tasks: list[str] = config_field(  # noqa: RUF009
         list(BABYAI_TASKS), help="levels of BabyAI, by their names in minigrid; others than the default, too"
     )
-    textworld_tasks: List[str] = config_field(
+    textworld_tasks: list[str] = config_field(  # noqa: RUF009
         list(TEXTWORLD_TASKS), help="kinds of games that are made with tw-make", choices=TEXTWORLD_TASKS
     )
     textworld_level: int = config_field(
         3, help="how hard treasure_hunter and coin_collector are; cooking grows with it up to 5", min=1, max=30
     )
     textworld_commands: bool = config_field(False, help="tell the agent which commands are possible at each step")
-    nethack_tasks: List[str] = config_field(["NetHackScore-v0"], help="tasks of NLE that can be seeded")
+    nethack_tasks: list[str] = config_field(["NetHackScore-v0"], help="tasks of NLE that can be seeded")  # noqa: RUF009
     nethack_character: str = config_field("mon-hum-neu-mal", help="role, race, alignment, gender as NLE has them")
     episodes: int = config_field(5, help="of each task", unit="episodes", min=1)
-    max_steps: Optional[int] = config_field(
+    max_steps: int | None = config_field(
         None,
         help="end an episode after so many steps; null: the level's own limit in babyai, 2000 in crafter, 80 in "
         "textworld, 1000 in nethack",
@@ -86,7 +88,7 @@ class _Settings:
     api_key_env: str = config_field(
         "OPENAI_API_KEY", help="environment variable that holds the key; where it is unset, none is sent"
     )
-    temperature: Optional[float] = config_field(None, help="of sampling; null: the endpoint's own", min=0, max=2)
+    temperature: float | None = config_field(None, help="of sampling; null: the endpoint's own", min=0, max=2)
     max_tokens: int = config_field(1024, help="longest answer", unit="tokens", min=1)
     max_tokens_name: str = config_field(
         "max_tokens",
@@ -113,7 +115,7 @@ class _Settings:
     image_history: int = config_field(
         1, help="with vision: of how many turns, the present one included, the picture is sent", unit="turns", min=1
     )
-    demonstrations: Optional[str] = config_field(
+    demonstrations: str | None = config_field(
         None,
         help="few_shot: a file *.steps.jsonl that this worker has written, or a folder of them; null: babyai's bot "
         "and textworld's walkthrough play",

@@ -21,12 +21,12 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any, Dict, List, Optional
+from typing import Any
 from urllib.parse import urlsplit
 
 LOGGER = logging.getLogger(__name__)
 
-Message = Dict[str, Any]
+Message = dict[str, Any]
 
 LARGEST_REPLY = 16 * 2**20
 """Bytes."""
@@ -45,7 +45,7 @@ class Closed(RuntimeError):
 class _Retry(Exception):
     """This try failed; another may not."""
 
-    def __init__(self, kind: str, words: str, wait: Optional[float] = None) -> None:
+    def __init__(self, kind: str, words: str, wait: float | None = None) -> None:
         super().__init__(words)
         self.kind = kind
         self.wait = wait
@@ -71,7 +71,7 @@ class Usage:
     completion_tokens: int = 0
     uncounted: int = 0
     seconds: float = 0.0
-    errors: Dict[str, int] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: Usage) -> None:
         """Sum up."""
@@ -84,7 +84,7 @@ class Usage:
         """In the currency of the prices, which are per million tokens."""
         return (self.prompt_tokens * price_prompt + self.completion_tokens * price_completion) / 1e6
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {**asdict(self), "seconds": round(self.seconds, 3)}
 
@@ -106,7 +106,7 @@ class Reply:
 
     text: str
     usage: Usage
-    finish_reason: Optional[str] = None
+    finish_reason: str | None = None
 
 
 class ChatClient:
@@ -134,14 +134,14 @@ class ChatClient:
         model: str,
         *,
         api_key_env: str = "OPENAI_API_KEY",
-        temperature: Optional[float] = None,
+        temperature: float | None = None,
         max_tokens: int = 1024,
         max_tokens_name: str = "max_tokens",
         timeout: float = 60.0,
         max_retries: int = 5,
         retry_delay: float = 1.0,
         retry_delay_max: float = 60.0,
-        rng: Optional[random.Random] = None,
+        rng: random.Random | None = None,
         environ: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -152,7 +152,7 @@ class ChatClient:
         self._key_name = api_key_env
         if not (self._key.isascii() and self._key.isprintable()):  # http.client would show it in its error
             raise EndpointError(f"the key in {api_key_env} has characters that no header can hold: set it again")
-        self._options: Dict[str, Any] = {max_tokens_name: max_tokens}
+        self._options: dict[str, Any] = {max_tokens_name: max_tokens}
         if temperature is not None:
             self._options["temperature"] = temperature
         self._timeout = timeout
@@ -164,12 +164,12 @@ class ChatClient:
         self._tls = ssl.create_default_context() if self._parts.scheme == "https" else None
         self._closed = threading.Event()
         self._lock = threading.Lock()
-        self._open: List[http.client.HTTPConnection] = []
+        self._open: list[http.client.HTTPConnection] = []
 
     def __repr__(self) -> str:
         return f"ChatClient({self.url!r}, {self.model!r})"
 
-    def ask(self, messages: Sequence[Message], *, seed: Optional[int] = None) -> Reply:
+    def ask(self, messages: Sequence[Message], *, seed: int | None = None) -> Reply:
         """The model's answer to a conversation.
 
         Args:
@@ -180,7 +180,7 @@ class ChatClient:
             EndpointError: refused, or no usable answer after all tries.
             Closed: :meth:`close` was called.
         """
-        body: Dict[str, Any] = {"model": self.model, "messages": list(messages), **self._options}
+        body: dict[str, Any] = {"model": self.model, "messages": list(messages), **self._options}
         if seed is not None:
             body["seed"] = seed
         data = json.dumps(body).encode()
@@ -233,7 +233,7 @@ class ChatClient:
         if self._closed.wait(wait):
             raise Closed("the endpoint's client was closed")
 
-    def _try(self, data: bytes, usage: Usage) -> tuple[str, Optional[str]]:
+    def _try(self, data: bytes, usage: Usage) -> tuple[str, str | None]:
         connection = self._connection()
         with self._lock:
             self._open.append(connection)
@@ -309,15 +309,15 @@ class ChatClient:
                 f"{self.url} answered {words}, a redirect, which is not followed with a key: give the final base_url"
             )
         return EndpointError(
-            f"{self.url} answered {words}; it does not take this request: see max_tokens, max_tokens_name, temperature, "
-            "vision and history"
+            f"{self.url} answered {words}; it does not take this request: see max_tokens, max_tokens_name, "
+            "temperature, vision and history"
         )
 
     def _clean(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
 
 
-def _answer(content: bytes, usage: Usage) -> tuple[str, Optional[str]]:
+def _answer(content: bytes, usage: Usage) -> tuple[str, str | None]:
     """Text of a response; tokens are added to ``usage``."""
     if len(content) > LARGEST_REPLY:
         raise _Retry("garbage", f"an answer of more than {LARGEST_REPLY} bytes")
@@ -363,7 +363,7 @@ def _short(text: str) -> str:
     return text if len(text) <= 300 else text[:297] + "..."
 
 
-def _retry_after(value: Optional[str]) -> Optional[float]:
+def _retry_after(value: str | None) -> float | None:
     """Seconds, of a number or a date; ``None`` where there is neither."""
     if value is None:
         return None
@@ -377,7 +377,7 @@ def _retry_after(value: Optional[str]) -> Optional[float]:
     return max(0.0, seconds) if seconds == seconds else None
 
 
-def _proxy(scheme: str, host: str) -> Optional[tuple[str, int]]:
+def _proxy(scheme: str, host: str) -> tuple[str, int] | None:
     """Host and port of the proxy that the environment names for this host."""
     if urllib.request.proxy_bypass(host):
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Optional
 
 LONGEST_COMMAND = 120
 """Characters of a free-text action; more is no command but an explanation."""
@@ -21,7 +20,7 @@ def visible(reply: str) -> str:
     return _HIDDEN.sub("", reply).strip()
 
 
-def tagged(reply: str) -> Optional[str]:
+def tagged(reply: str) -> str | None:
     """What stands in the last ``<action>`` of a reply; an unclosed one counts, for answers that were cut off."""
     found = _TAGGED.findall(visible(reply))
     return found[-1] if found else None
@@ -34,7 +33,7 @@ def thought(reply: str) -> str:
     return found[0] if found else re.split(r"<action>", text, maxsplit=1, flags=re.IGNORECASE)[0].strip()
 
 
-def labelled(reply: str) -> Optional[str]:
+def labelled(reply: str) -> str | None:
     """What follows the last ``Action:`` at the beginning of a line."""
     found = _LABELLED.findall(visible(reply))
     return found[-1] if found else None
@@ -43,19 +42,17 @@ def labelled(reply: str) -> Optional[str]:
 def before_label(reply: str) -> str:
     """What stands before the last ``Action:``."""
     text = visible(reply)
-    last = None
-    for last in _LABELLED.finditer(text):
-        pass
-    return (text[: last.start()] if last else text).strip()
+    found = list(_LABELLED.finditer(text))
+    return (text[: found[-1].start()] if found else text).strip()
 
 
-def bare(reply: str) -> Optional[str]:
+def bare(reply: str) -> str | None:
     """A reply that is just an action: its only line, or else its last one."""
     lines = [line for line in visible(reply).splitlines() if line.strip()]
     return lines[-1].strip() if lines else None
 
 
-def match(words: Optional[str], actions: Sequence[str]) -> Optional[str]:
+def match(words: str | None, actions: Sequence[str]) -> str | None:
     """The action that words name.
 
     Case, quotes, markdown, underscores for spaces and a leading ``Action:`` do not matter; anything else does: an

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Optional, Protocol, Tuple
+from typing import Any, Protocol
 
 from barlog_worker.agents import AGENTS, Agent, Decision
 from barlog_worker.config import BarlogConfig
@@ -26,7 +26,7 @@ class Stopped(Exception):
 class Asks(Protocol):
     """What an agent asks: a :class:`barlog_worker.endpoint.ChatClient`."""
 
-    def ask(self, messages: Sequence[Message], *, seed: Optional[int] = None) -> Reply:
+    def ask(self, messages: Sequence[Message], *, seed: int | None = None) -> Reply:
         """The answer to a conversation."""
         ...
 
@@ -62,7 +62,7 @@ class Player:
     """
 
     config: BarlogConfig
-    client: Optional[Asks]
+    client: Asks | None
     folder: Path
     run_seed: int
     stop: threading.Event
@@ -155,8 +155,8 @@ class Player:
         )
 
     def _decide(
-        self, game: Game, agent: Optional[Agent], observation: Observation, rng: random.Random
-    ) -> Tuple[str, Decision, Reply]:
+        self, game: Game, agent: Agent | None, observation: Observation, rng: random.Random
+    ) -> tuple[str, Decision, Reply]:
         """What is done, what the agent meant, and what was said."""
         if agent is None or self.client is None:
             action = game.draw(rng, observation)
@@ -170,7 +170,7 @@ class Player:
         return (decision.action or game.fallback), decision, reply
 
 
-def read_demonstrations(path: Path, task: str, number: int) -> Tuple[Demonstration, ...]:
+def read_demonstrations(path: Path, task: str, number: int) -> tuple[Demonstration, ...]:
     """Good episodes from files that this worker has written.
 
     Args:
@@ -200,8 +200,8 @@ def read_demonstrations(path: Path, task: str, number: int) -> Tuple[Demonstrati
     return tuple(found)
 
 
-def _written(line: StepLine, observation: Observation, decision: Decision, reply: Reply) -> Dict[str, Any]:
-    written: Dict[str, Any] = {
+def _written(line: StepLine, observation: Observation, decision: Decision, reply: Reply) -> dict[str, Any]:
+    written: dict[str, Any] = {
         "step": line.step,
         "observation": observation.text,
         "action": line.action,

@@ -12,7 +12,7 @@ import random
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 from barlog_worker import parsing
 from barlog_worker.boards import BOARDS, Board, conversation
@@ -41,13 +41,13 @@ class LanguageModelPolicy:
         usage: tokens, requests, retries.
     """
 
-    def __init__(self, config: BarlogConfig, game: Optional[str] = None) -> None:
-        self.games: Tuple[str, ...] = PLAYS if game is None else (game,)
+    def __init__(self, config: BarlogConfig, game: str | None = None) -> None:
+        self.games: tuple[str, ...] = PLAYS if game is None else (game,)
         self.fallbacks = self.moves = 0
         self.usage = Usage()
         self._config = config
         self._rng = random.Random(config.seed)
-        self._client: Optional[ChatClient] = None
+        self._client: ChatClient | None = None
         if config.agent != "dummy":
             self._client = ChatClient(
                 config.base_url,
@@ -62,12 +62,12 @@ class LanguageModelPolicy:
                 retry_delay_max=config.retry_delay_max,
             )
 
-    def reset(self, seed: Optional[int] = None) -> None:
+    def reset(self, seed: int | None = None) -> None:
         """Begin new episodes: nothing is remembered of earlier ones; ``seed`` is that of the fallback."""
         if seed is not None:
             self._rng = random.Random(seed)
 
-    def act(self, observation: Any, action_mask: Optional[Any] = None) -> int:
+    def act(self, observation: Any, action_mask: Any | None = None) -> int:
         """A legal move.
 
         Args:
@@ -81,19 +81,19 @@ class LanguageModelPolicy:
         board, legal = self._position(observation, action_mask)
         return self._settle(self._ask(board, observation, legal), legal)
 
-    def act_batch(self, observations: Any, action_masks: Optional[Any] = None) -> List[int]:
+    def act_batch(self, observations: Any, action_masks: Any | None = None) -> list[int]:
         """Moves of many boards, asked for at the same time, ``concurrency`` of them."""
         masks = [None] * len(observations) if action_masks is None else action_masks
-        found = [self._position(seen, mask) for seen, mask in zip(observations, masks)]
-        tasks = [(board, seen, legal) for (board, legal), seen in zip(found, observations)]
+        found = [self._position(seen, mask) for seen, mask in zip(observations, masks, strict=False)]
+        tasks = [(board, seen, legal) for (board, legal), seen in zip(found, observations, strict=False)]
         if not tasks:
             return []
         with ThreadPoolExecutor(min(self._config.concurrency, len(tasks))) as pool:
             replies = list(pool.map(lambda task: self._ask(*task), tasks))
         # In order, after all of them are there: so what is drawn does not hang on which reply comes first.
-        return [self._settle(reply, legal) for reply, (_, _, legal) in zip(replies, tasks)]
+        return [self._settle(reply, legal) for reply, (_, _, legal) in zip(replies, tasks, strict=False)]
 
-    def _position(self, observation: Any, mask: Optional[Any]) -> Tuple[Board, List[int]]:
+    def _position(self, observation: Any, mask: Any | None) -> tuple[Board, list[int]]:
         shape = _shape(observation)
         board = next((BOARDS[name] for name in self.games if BOARDS[name].shape == shape), None)
         if board is None:
@@ -107,13 +107,13 @@ class LanguageModelPolicy:
             raise ValueError("no move is legal: the game is over")
         return board, legal
 
-    def _ask(self, board: Board, observation: Any, legal: Sequence[int]) -> Optional[Tuple[str, Usage]]:
+    def _ask(self, board: Board, observation: Any, legal: Sequence[int]) -> tuple[str, Usage] | None:
         if self._client is None:
             return None
         reply = self._client.ask(conversation(board, observation, legal, self._config.agent))
         return reply.text, reply.usage
 
-    def _settle(self, reply: Optional[Tuple[str, Usage]], legal: Sequence[int]) -> int:
+    def _settle(self, reply: tuple[str, Usage] | None, legal: Sequence[int]) -> int:
         self.moves += 1
         if reply is None:
             return self._rng.choice(legal)
@@ -129,7 +129,7 @@ class LanguageModelPolicy:
 
 
 def load_policy(
-    checkpoint: str, *, game: Optional[str] = None, agent: Optional[str] = None, device: str = "cpu", **options: Any
+    checkpoint: str, *, game: str | None = None, agent: str | None = None, device: str = "cpu", **options: Any
 ) -> LanguageModelPolicy:
     """Load the model that a run evaluated, as a policy.
 
@@ -145,7 +145,7 @@ def load_policy(
         ValueError: there is no such checkpoint.
     """
     refuse_game(game, PLAYS, "barlog")
-    settings: Dict[str, Any] = dict(read_evaluation(_file(Path(checkpoint)))["settings"])
+    settings: dict[str, Any] = dict(read_evaluation(_file(Path(checkpoint)))["settings"])
     unknown = [name for name in options if name not in OPTIONS]
     if unknown:
         raise ConfigError(
@@ -165,14 +165,14 @@ def _file(path: Path) -> Path:
     return path
 
 
-def _known(settings: Mapping[str, Any]) -> Dict[str, Any]:
+def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of an older or newer version that this one does not have do not matter to a board game."""
     names = BarlogConfig.__dataclass_fields__
     text = json.loads(json.dumps(dict(settings)))
     return {name: value for name, value in text.items() if name in names}
 
 
-def _words(text: str, agent: str) -> Optional[str]:
+def _words(text: str, agent: str) -> str | None:
     if agent in ("robust_naive", "robust_cot"):
         return parsing.tagged(text)
     if agent == "cot":
@@ -180,18 +180,18 @@ def _words(text: str, agent: str) -> Optional[str]:
     return parsing.bare(text)
 
 
-def _shape(observation: Any) -> Tuple[int, ...]:
+def _shape(observation: Any) -> tuple[int, ...]:
     given = getattr(observation, "shape", None)
     if given is not None:
         return tuple(int(each) for each in given)
-    shape: List[int] = []
+    shape: list[int] = []
     while isinstance(observation, (list, tuple)) and observation:
         shape.append(len(observation))
         observation = observation[0]
     return tuple(shape)
 
 
-def _empty(board: Board, observation: Any) -> List[bool]:
+def _empty(board: Board, observation: Any) -> list[bool]:
     """Where a stone can be put, where no mask says so."""
     if board.moves == 9:
         return [not any(observation[move // 3][move % 3]) for move in range(9)]

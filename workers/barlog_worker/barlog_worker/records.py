@@ -20,7 +20,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from barlog_worker.config import BarlogConfig
 from barlog_worker.endpoint import Usage
@@ -36,7 +36,7 @@ DECIDING = (
 )  # fmt: skip
 """Settings that decide what happens in an episode: finished ones of others are no part of this run."""
 
-Record = Dict[str, Any]
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Episode:
         return f"{self.world}/{_safe(self.task)}/{self.number:03d}"
 
 
-def plan(config: BarlogConfig, seed: int) -> List[Episode]:
+def plan(config: BarlogConfig, seed: int) -> list[Episode]:
     """All episodes of a run, in the order in which they are begun."""
-    found: List[Episode] = []
+    found: list[Episode] = []
     for world in config.worlds:
         for task in config.tasks(world):
             for number in range(config.episodes):
@@ -94,11 +94,11 @@ class Records:
         self.config = config
         self.folder = run_dir / "episodes"
         self.path = checkpoint_dir / EVALUATION
-        self.finished: Dict[str, Record] = {}
+        self.finished: dict[str, Record] = {}
         self._given = config.seed
         self.seed = config.seed if config.seed is not None else secrets.randbits(31)
 
-    def load(self, resume_from: Optional[Path]) -> Optional[Path]:
+    def load(self, resume_from: Path | None) -> Path | None:
         """Take over what earlier attempts finished: from a checkpoint, and from this run's own folder.
 
         Args:
@@ -150,7 +150,7 @@ class Records:
         write_json(self.path, content)
         return self.path
 
-    def _files(self) -> List[Record]:
+    def _files(self) -> list[Record]:
         found = []
         for path in sorted(self.folder.glob("*/*/*.json")):
             record = json.loads(path.read_text())
@@ -172,7 +172,7 @@ class Records:
             raise ConfigError(problems, heading=heading)
 
 
-def read_evaluation(path: Path) -> Dict[str, Any]:
+def read_evaluation(path: Path) -> dict[str, Any]:
     """The content of ``evaluation.json``.
 
     Raises:
@@ -192,22 +192,22 @@ def read_evaluation(path: Path) -> Dict[str, Any]:
     return data
 
 
-def progressions(records: Iterable[Mapping[str, Any]]) -> Dict[str, Dict[str, Any]]:
+def progressions(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Mean progression in percent per world and per task of it, each with its standard error.
 
     The standard error is the sample deviation (n - 1) over the root of n; ``None`` for a single episode.
     """
-    worlds: Dict[str, Dict[str, List[float]]] = {}
+    worlds: dict[str, dict[str, list[float]]] = {}
     for record in records:
         worlds.setdefault(record["world"], {}).setdefault(record["task"], []).append(float(record["progression"]))
-    found: Dict[str, Dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for world, tasks in worlds.items():
         found[world] = _mean([value for values in tasks.values() for value in values])
         found[world]["tasks"] = {task: _mean(values) for task, values in tasks.items()}
     return found
 
 
-def overall(found: Mapping[str, Mapping[str, Any]]) -> Optional[float]:
+def overall(found: Mapping[str, Mapping[str, Any]]) -> float | None:
     """Mean over the worlds; ``None`` before the first episode."""
     values = [float(world["progression"]) for world in found.values()]
     return sum(values) / len(values) if values else None
@@ -229,7 +229,7 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(part, path)
 
 
-def _mean(values: List[float]) -> Dict[str, Any]:
+def _mean(values: list[float]) -> dict[str, Any]:
     number = len(values)
     mean = sum(values) / number
     error = None

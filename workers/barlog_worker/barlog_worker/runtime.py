@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Deque, Dict, List, Optional, Tuple
+from typing import Any
 
 from barlog_worker.analytics import Metrics
 from barlog_worker.config import BarlogConfig
@@ -51,7 +51,7 @@ class BarlogRuntime:
         *,
         dry_run: bool = False,
         stop_requested: Callable[[], bool] = lambda: False,
-        worker_id: Optional[str] = None,
+        worker_id: str | None = None,
         open_world: OpenWorld = open_world,
     ) -> None:
         self.config = config
@@ -65,7 +65,7 @@ class BarlogRuntime:
         self._saved_at = float("-inf")
         self._unsaved = False
 
-    def run(self) -> Dict[str, Any]:
+    def run(self) -> dict[str, Any]:
         """Play to the end, or until told to stop.
 
         Returns:
@@ -98,7 +98,7 @@ class BarlogRuntime:
             self._save(session)
         return self._metrics.results(self._records)
 
-    def finished_names(self) -> List[str]:
+    def finished_names(self) -> list[str]:
         """Of the episodes that are kept."""
         return list(self._records.finished)
 
@@ -127,10 +127,10 @@ class BarlogRuntime:
         if (self._unsaved and due) or session.checkpoint_due(0):
             self._save(session)
 
-    def _dry(self) -> Dict[str, Any]:
+    def _dry(self) -> dict[str, Any]:
         """Everything that can go wrong before the first request."""
         config = self.config
-        found: Dict[str, Any] = {"episodes_planned": len(plan(config, self._records.seed)), "agent": config.agent}
+        found: dict[str, Any] = {"episodes_planned": len(plan(config, self._records.seed)), "agent": config.agent}
         if config.backend == "balrog":
             return found
         with tempfile.TemporaryDirectory(prefix="barlog-") as name:
@@ -161,7 +161,7 @@ class BarlogRuntime:
         config = self.config
         stop = threading.Event()
         client = None if config.agent == "dummy" else _client(config)
-        events: queue.Queue[Tuple[str, Any]] = queue.Queue(EVENTS)
+        events: queue.Queue[tuple[str, Any]] = queue.Queue(EVENTS)
         player = Player(
             config,
             client,
@@ -171,7 +171,7 @@ class BarlogRuntime:
             lambda line: _put(events, stop, ("step", line)),
         )
         prepared = self._prepare(todo, session.run_dir)
-        waiting: Deque[Episode] = deque(todo)
+        waiting: deque[Episode] = deque(todo)
         threads = [
             threading.Thread(
                 target=_work, args=(player, prepared, waiting, events, stop), daemon=True, name=f"episodes-{n}"
@@ -180,7 +180,7 @@ class BarlogRuntime:
         ]
         for thread in threads:
             thread.start()
-        failure: Optional[Exception] = None
+        failure: Exception | None = None
         try:
             failure = self._follow(session, events, len(todo))
         finally:
@@ -193,9 +193,9 @@ class BarlogRuntime:
                 self._save(session)
             raise failure
 
-    def _prepare(self, todo: Sequence[Episode], run_dir: Path) -> Dict[Tuple[str, str], _Prepared]:
-        found: Dict[Tuple[str, str], _Prepared] = {}
-        worlds: Dict[str, World] = {}
+    def _prepare(self, todo: Sequence[Episode], run_dir: Path) -> dict[tuple[str, str], _Prepared]:
+        found: dict[tuple[str, str], _Prepared] = {}
+        worlds: dict[str, World] = {}
         for episode in todo:
             if episode.world not in worlds:
                 worlds[episode.world] = self._open_world(episode.world, self.config, run_dir / "worlds")
@@ -205,7 +205,7 @@ class BarlogRuntime:
                 found[episode.world, episode.task] = (world, shown)
         return found
 
-    def _demonstrations(self, world: World, name: str, task: str) -> Tuple[Demonstration, ...]:
+    def _demonstrations(self, world: World, name: str, task: str) -> tuple[Demonstration, ...]:
         config = self.config
         if config.agent != "few_shot":
             return ()
@@ -225,7 +225,7 @@ class BarlogRuntime:
             raise ConfigError([Problem("demonstrations", words)])
         return tuple(each for each in found if each is not None)
 
-    def _follow(self, session: WorkerSession, events: queue.Queue[Tuple[str, Any]], left: int) -> Optional[Exception]:
+    def _follow(self, session: WorkerSession, events: queue.Queue[tuple[str, Any]], left: int) -> Exception | None:
         """Tell what happens until all is played, a stop is asked for, or something fails; returns what failed."""
         while left and not session.stopping:
             try:
@@ -263,7 +263,7 @@ class BarlogRuntime:
         return False
 
     def _leave(
-        self, session: WorkerSession, threads: List[threading.Thread], events: queue.Queue[Tuple[str, Any]]
+        self, session: WorkerSession, threads: list[threading.Thread], events: queue.Queue[tuple[str, Any]]
     ) -> None:
         """Wait for the threads; an episode that is finished meanwhile counts."""
         until = time.monotonic() + JOIN_SECONDS
@@ -275,7 +275,7 @@ class BarlogRuntime:
         if stuck:
             LOGGER.warning("%s did not leave within %g s", ", ".join(stuck), JOIN_SECONDS)
 
-    def _drain(self, session: WorkerSession, events: queue.Queue[Tuple[str, Any]]) -> None:
+    def _drain(self, session: WorkerSession, events: queue.Queue[tuple[str, Any]]) -> None:
         while True:
             try:
                 kind, what = events.get_nowait()
@@ -291,14 +291,14 @@ class BarlogRuntime:
         self._unsaved = False
 
 
-_Prepared = Tuple[World, Tuple[Demonstration, ...]]
+_Prepared = tuple[World, tuple[Demonstration, ...]]
 
 
 def _work(
     player: Player,
-    prepared: Mapping[Tuple[str, str], _Prepared],
-    waiting: Deque[Episode],
-    events: queue.Queue[Tuple[str, Any]],
+    prepared: Mapping[tuple[str, str], _Prepared],
+    waiting: deque[Episode],
+    events: queue.Queue[tuple[str, Any]],
     stop: threading.Event,
 ) -> None:
     """One thread: plays episodes until none waits."""
@@ -317,7 +317,7 @@ def _work(
             return
 
 
-def _put(events: queue.Queue[Tuple[str, Any]], stop: threading.Event, event: Tuple[str, Any]) -> None:
+def _put(events: queue.Queue[tuple[str, Any]], stop: threading.Event, event: tuple[str, Any]) -> None:
     """Wait for room, but not for a main thread that has gone on."""
     while True:
         try:

@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Dict, List, Optional, Union
+from typing import Any
 
 from barlog_worker.endpoint import Message
 from barlog_worker.scripted_planner import plan_babyai
@@ -44,7 +44,7 @@ def text_of(message: Message) -> str:
     return "\n".join(str(part.get("text", "")) for part in content if part.get("type") == "text")
 
 
-def actions_of(messages: Sequence[Message]) -> List[str]:
+def actions_of(messages: Sequence[Message]) -> list[str]:
     """What can be done, as far as the conversation says."""
     legal = _LEGAL.search(text_of(messages[-1]))
     if legal:
@@ -90,9 +90,9 @@ class PlannerPlayer(RandomPlayer):
         return planned if planned is not None else super().__call__(messages)
 
 
-PLAYERS: Dict[str, Callable[[int], Player]] = {"random": RandomPlayer, "planner": PlannerPlayer}
+PLAYERS: dict[str, Callable[[int], Player]] = {"random": RandomPlayer, "planner": PlannerPlayer}
 
-Fault = Union[int, str, Dict[str, Any]]
+Fault = int | str | dict[str, Any]
 """A status; or ``garbage``, ``hang``, ``drop``, ``slow``; or ``{"status": 429, "headers": {...}, "body": "..."}``."""
 
 
@@ -114,10 +114,10 @@ class ScriptedEndpoint:
 
     def __init__(
         self,
-        player: Union[Player, str],
+        player: Player | str,
         *,
         port: int = 0,
-        faults: Sequence[Optional[Fault]] = (),
+        faults: Sequence[Fault | None] = (),
         hang: float = 30.0,
         raw: bool = False,
     ) -> None:
@@ -127,8 +127,8 @@ class ScriptedEndpoint:
         self._hang = hang
         self._lock = threading.Lock()
         self.gone = threading.Event()
-        self.requests: List[Dict[str, Any]] = []
-        self.authorizations: List[Optional[str]] = []
+        self.requests: list[dict[str, Any]] = []
+        self.authorizations: list[str | None] = []
         self.most = self._now = 0
         self._server = _Server(("127.0.0.1", port), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -152,7 +152,7 @@ class ScriptedEndpoint:
         """In this thread, until interrupted."""
         self._server.serve_forever()
 
-    def arrived(self, body: Dict[str, Any], authorization: Optional[str]) -> Optional[Fault]:
+    def arrived(self, body: dict[str, Any], authorization: str | None) -> Fault | None:
         """A request is there; what is to go wrong with it."""
         with self._lock:
             self.requests.append(body)
@@ -166,7 +166,7 @@ class ScriptedEndpoint:
         with self._lock:
             self._now -= 1
 
-    def answer(self, body: Dict[str, Any]) -> Dict[str, Any]:
+    def answer(self, body: dict[str, Any]) -> dict[str, Any]:
         """A chat completion."""
         messages = body["messages"]
         said = self._player(messages)
@@ -209,7 +209,7 @@ def _handler(endpoint: ScriptedEndpoint) -> Any:
             finally:
                 endpoint.left()
 
-        def _reply(self, body: Dict[str, Any], fault: Optional[Fault]) -> None:
+        def _reply(self, body: dict[str, Any], fault: Fault | None) -> None:
             if fault == "hang":
                 endpoint.wait()
             if fault in ("hang", "drop"):
@@ -231,7 +231,7 @@ def _handler(endpoint: ScriptedEndpoint) -> Any:
             else:
                 self._send(int(fault), json.dumps({"error": {"message": f"scripted fault {fault}"}}))
 
-        def _send(self, status: int, text: str, headers: Optional[Dict[str, str]] = None) -> None:
+        def _send(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:
             data = text.encode()
             self.send_response(status)
             for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
@@ -246,7 +246,7 @@ def _handler(endpoint: ScriptedEndpoint) -> Any:
     return Handler
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Serve until interrupted; the address is printed first."""
     parser = argparse.ArgumentParser(prog="mosaic-barlog-scripted", description="A scripted endpoint on loopback.")
     parser.add_argument(

@@ -11,13 +11,12 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Deque, Dict, List, Optional, Set, Tuple
 
-Cell = Tuple[int, int]
-Pose = Tuple[int, int, int]
+Cell = tuple[int, int]
+Pose = tuple[int, int, int]
 """Column, row, and quarter turns to the right; the map begins at (0, 0, 0), looking towards smaller rows."""
 
-AHEAD: Tuple[Cell, ...] = ((0, -1), (1, 0), (0, 1), (-1, 0))
+AHEAD: tuple[Cell, ...] = ((0, -1), (1, 0), (0, 1), (-1, 0))
 SIGHT, ASIDE = 6, 3
 """Cells that are seen ahead and to each side."""
 
@@ -40,9 +39,9 @@ class _Map:
         seen: cells that were looked at.
     """
 
-    things: Dict[Cell, Tuple[str, str, str]] = field(default_factory=dict)
-    walls: Set[Cell] = field(default_factory=set)
-    seen: Set[Cell] = field(default_factory=set)
+    things: dict[Cell, tuple[str, str, str]] = field(default_factory=dict)
+    walls: set[Cell] = field(default_factory=set)
+    seen: set[Cell] = field(default_factory=set)
 
     def free(self, cell: Cell) -> bool:
         """Whether one can step there, as far as known."""
@@ -52,7 +51,7 @@ class _Map:
         return not kind or state == "open" or kind == "goal"
 
 
-def plan_babyai(messages: Sequence[Tuple[str, str]]) -> Optional[str]:
+def plan_babyai(messages: Sequence[tuple[str, str]]) -> str | None:
     """The next action.
 
     Args:
@@ -85,7 +84,7 @@ def plan_babyai(messages: Sequence[Tuple[str, str]]) -> Optional[str]:
     return door[0] if door else "turn right"
 
 
-def _reckon(messages: Sequence[Tuple[str, str]]) -> Tuple[Pose, _Map]:
+def _reckon(messages: Sequence[tuple[str, str]]) -> tuple[Pose, _Map]:
     """Where the agent is now, and what it has seen in the turns that are shown."""
     known = _Map()
     x, y, turns = 0, 0, 0
@@ -140,7 +139,7 @@ def _look(known: _Map, pose: Pose, text: str) -> None:
         known.walls.discard(cell)
 
 
-def _edge(known: _Map, cell: Cell, told: str, ahead: int, side: int, limits: Dict[str, int]) -> None:
+def _edge(known: _Map, cell: Cell, told: str, ahead: int, side: int, limits: dict[str, int]) -> None:
     """A wall that is told for one cell goes on along the room: rooms are rectangles."""
     if ahead == limits["ahead"] and f"{_steps(ahead)} ahead" in told:
         known.walls.add(cell)
@@ -179,9 +178,9 @@ def _reach(pose: Pose, known: _Map, most: int, way: Cell) -> int:
     return most
 
 
-def _search(pose: Pose, known: _Map, good: Callable[[Pose], bool]) -> Optional[List[str]]:
+def _search(pose: Pose, known: _Map, good: Callable[[Pose], bool]) -> list[str] | None:
     """Actions of a shortest way to a pose that is good; empty: this one is; ``None``: there is none."""
-    waiting: Deque[Tuple[Pose, List[str]]] = deque([(pose, [])])
+    waiting: deque[tuple[Pose, list[str]]] = deque([(pose, [])])
     been = {pose}
     while waiting:
         here, way = waiting.popleft()

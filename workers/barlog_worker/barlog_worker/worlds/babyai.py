@@ -10,7 +10,7 @@ import random
 import threading
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 import gymnasium
 import minigrid  # noqa: F401 - registers the levels
@@ -64,7 +64,7 @@ class BabyAI:
         with self._lock:
             return BabyAIGame(gymnasium.make(task), seed, vision)
 
-    def demonstration(self, task: str, seed: int) -> Optional[Demonstration]:
+    def demonstration(self, task: str, seed: int) -> Demonstration | None:
         """Played by minigrid's bot; the first of ten seeds in which it succeeds."""
         for attempt in range(10):
             turns = self._shown(task, (seed + attempt) % 2**31)
@@ -72,7 +72,7 @@ class BabyAI:
                 return Demonstration(task, tuple(turns))
         return None
 
-    def _shown(self, task: str, seed: int) -> Optional[List[Tuple[str, str]]]:
+    def _shown(self, task: str, seed: int) -> list[tuple[str, str]] | None:
         from minigrid.utils.baby_ai_bot import BabyAIBot
 
         game = self.make(task, seed)
@@ -131,7 +131,7 @@ class BabyAIGame:
         """100 for a mission that is accomplished, else 0."""
         return 100.0 if self._success else 0.0
 
-    def details(self) -> Dict[str, Any]:
+    def details(self) -> dict[str, Any]:
         """The mission, and whether it was accomplished."""
         return {"mission": self._mission, "success": self._success}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, List, Optional, Protocol, Tuple
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Observation:
     """
 
     text: str
-    image: Optional[Any] = None
+    image: Any | None = None
     possible: Sequence[str] = ()
 
 
@@ -61,7 +61,7 @@ class Demonstration:
     """
 
     task: str
-    turns: Sequence[Tuple[str, str]] = field(default_factory=tuple)
+    turns: Sequence[tuple[str, str]] = field(default_factory=tuple)
 
 
 class Game(Protocol):
@@ -125,14 +125,14 @@ class World(Protocol):
         """A game of a task: same seed, same game."""
         ...
 
-    def demonstration(self, task: str, seed: int) -> Optional[Demonstration]:
+    def demonstration(self, task: str, seed: int) -> Demonstration | None:
         """A good episode, played by what the library has for that; ``None`` where it has nothing."""
         ...
 
 
 def list_actions(actions: Sequence[Action]) -> str:
     """One line for each, for a prompt."""
-    lines: List[str] = [
+    lines: list[str] = [
         f"- {action.name}: {action.meaning}" if action.meaning else f"- {action.name}" for action in actions
     ]
     return "\n".join(lines)

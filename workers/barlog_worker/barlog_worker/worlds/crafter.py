@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 import crafter
 import numpy as np
@@ -55,7 +55,7 @@ class Crafter:
         """A world of its own."""
         return CrafterGame(seed, vision)
 
-    def demonstration(self, task: str, seed: int) -> Optional[Demonstration]:
+    def demonstration(self, task: str, seed: int) -> Demonstration | None:
         """Nothing plays Crafter well by itself."""
         return None
 
@@ -114,7 +114,7 @@ class CrafterGame:
         """Share of the 22 achievements."""
         return 100.0 * len(self._unlocked()) / len(self._achievements())
 
-    def details(self) -> Dict[str, Any]:
+    def details(self) -> dict[str, Any]:
         """Which achievements."""
         return {"achievements": self._unlocked()}
 
@@ -125,10 +125,10 @@ class CrafterGame:
     def close(self) -> None:
         """Nothing to let go of."""
 
-    def _achievements(self) -> List[str]:
+    def _achievements(self) -> list[str]:
         return sorted(crafter.constants.achievements)
 
-    def _unlocked(self) -> List[str]:
+    def _unlocked(self) -> list[str]:
         counts = self._env._player.achievements
         return sorted(name for name, count in counts.items() if count > 0)
 
@@ -165,12 +165,12 @@ def describe(env: Any) -> str:
     return "\n".join(lines)
 
 
-_Seen = List[Tuple[str, Tuple[int, int], int]]
+_Seen = list[tuple[str, tuple[int, int], int]]
 
 
 def _seen(world: Any, player: Any, view: Any) -> _Seen:
     """Kinds of things in view, nearest first: where the nearest is, and how many there are."""
-    found: Dict[str, List[Tuple[int, int]]] = {}
+    found: dict[str, list[tuple[int, int]]] = {}
     wide, high = int(view[0]) // 2, int(view[1]) // 2
     for dx in range(-wide, wide + 1):
         for dy in range(-high, high + 1):

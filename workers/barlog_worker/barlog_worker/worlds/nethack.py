@@ -8,7 +8,7 @@ import threading
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what old gym says of itself is no news
@@ -102,14 +102,14 @@ moving into a creature attacks it. Where the game asks a question, answer with a
 or an item's letter, is an action, too; so is the name of a direction."""
 
 
-def _commands() -> Tuple[Tuple[Action, ...], Dict[str, int]]:
+def _commands() -> tuple[tuple[Action, ...], dict[str, int]]:
     """Actions for the prompt, and the number in ``nethack.ACTIONS`` of each name and of each key."""
-    actions: List[Action] = []
-    numbers: Dict[str, int] = {}
+    actions: list[Action] = []
+    numbers: dict[str, int] = {}
     for number, each in enumerate(nethack.ACTIONS):
         kind = type(each).__name__
         if kind == "CompassDirection":
-            action: Optional[Action] = Action(_WAYS[each.name], "one step")
+            action: Action | None = Action(_WAYS[each.name], "one step")
         elif kind == "CompassDirectionLonger":
             action = Action(f"far {_WAYS[each.name]}", "on, until something comes up")
         else:
@@ -160,7 +160,7 @@ class NetHack:
             )
         return NetHackGame(env, seed)
 
-    def demonstration(self, task: str, seed: int) -> Optional[Demonstration]:
+    def demonstration(self, task: str, seed: int) -> Demonstration | None:
         """Nothing plays NetHack well by itself."""
         return None
 
@@ -211,7 +211,7 @@ class NetHackGame:
         up = (self._experience - 1) / (HIGHEST - 1)
         return 100.0 * min(1.0, max(down, up))
 
-    def details(self) -> Dict[str, Any]:
+    def details(self) -> dict[str, Any]:
         """Deepest level, experience, turns, score, and how it ended."""
         return {
             "deepest_level": self._depth,
@@ -246,7 +246,7 @@ def screen(seen: Any) -> str:
     return f"{shown}\n(The cursor is in line {number} of these, column {column + 1}.)"
 
 
-def _lines(seen: Any) -> List[str]:
+def _lines(seen: Any) -> list[str]:
     return [bytes(row).decode("latin-1").replace("\0", " ").rstrip() for row in seen["tty_chars"]]
 
 

@@ -8,7 +8,7 @@ import re
 import threading
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 import textworld
 from textworld.challenges import CHALLENGES
@@ -21,7 +21,7 @@ MAX_STEPS = 80
 
 _LINE_ART = re.compile(r"^[\s$|\\/_>]*$")
 
-_COOKING: Dict[int, Dict[str, Any]] = {
+_COOKING: dict[int, dict[str, Any]] = {
     1: {"recipe": 1, "take": 1, "go": 1},
     2: {"recipe": 1, "take": 1, "go": 1, "open": True, "cook": True},
     3: {"recipe": 2, "take": 2, "go": 6, "open": True, "cook": True, "cut": True},
@@ -58,13 +58,13 @@ class TextWorld:
         with self._lock:
             return TextWorldGame(self._game(task, seed), task, self._tell, self._lock)
 
-    def demonstration(self, task: str, seed: int) -> Optional[Demonstration]:
+    def demonstration(self, task: str, seed: int) -> Demonstration | None:
         """The walkthrough that the generator knows."""
         with self._lock:
             game = self.make(task, seed)
             try:
                 observation = game.reset()
-                turns: List[Tuple[str, str]] = []
+                turns: list[tuple[str, str]] = []
                 for command in game.walkthrough():
                     turns.append((observation.text, command))
                     observation = game.step(command).observation
@@ -92,7 +92,7 @@ class TextWorld:
         part.with_suffix(".ni").unlink(missing_ok=True)
         return path
 
-    def _settings(self, task: str, seed: int) -> Dict[str, Any]:
+    def _settings(self, task: str, seed: int) -> dict[str, Any]:
         if task != "cooking":
             return {"level": self._level}
         found = {"open": False, "cook": False, "cut": False, "drop": False, "split": None, "recipe_seed": seed}
@@ -102,7 +102,7 @@ class TextWorld:
 class TextWorldGame:
     """One game."""
 
-    actions: Tuple[Action, ...] = ()
+    actions: tuple[Action, ...] = ()
     keys = ()
     fallback = "look"
     max_steps = MAX_STEPS
@@ -137,7 +137,7 @@ class TextWorldGame:
         """Share of the highest score."""
         return 100.0 * max(0, self._score) / max(1, int(self._state.max_score or 1))
 
-    def details(self) -> Dict[str, Any]:
+    def details(self) -> dict[str, Any]:
         """Score, and whether it was won or lost."""
         state = self._state
         return {
@@ -151,7 +151,7 @@ class TextWorldGame:
         """One of the possible commands."""
         return rng.choice(list(observation.possible) or ["look"])
 
-    def walkthrough(self) -> List[str]:
+    def walkthrough(self) -> list[str]:
         """Commands that win it from the start."""
         return list(self._state.get("extra.walkthrough") or [])
 
@@ -172,7 +172,7 @@ class TextWorldGame:
         return int(self._state.score or 0)
 
 
-def tidy(feedback: Optional[str]) -> str:
+def tidy(feedback: str | None) -> str:
     """What the game says, without its title picture, its prompt, its status line and empty lines."""
     text = re.sub(r"\n>[^\n]*\Z", "", (feedback or "").rstrip())
     lines = [line.strip() for line in text.splitlines() if not _LINE_ART.match(line)]
