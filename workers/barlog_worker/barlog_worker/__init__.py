@@ -31,7 +31,7 @@ def get_worker_metadata() -> tuple[WorkerMetadata, WorkerCapabilities]:
     metadata = WorkerMetadata(
         name="BARLOG worker",
         version=__version__,
-        description="LLM and VLM agents in BabyAI, Crafter, TextWorld and NetHack, behind any OpenAI-compatible endpoint",
+        description="LLM and VLM agents in BabyAI, Crafter, TextWorld and NetHack, behind OpenAI-compatible endpoints",
         author="MOSAIC cluster contributors",
         homepage="https://github.com/balrog-ai/BALROG",
         # The worlds and agents are ours; BALROG itself is driven where it is installed (backend: balrog).
