@@ -226,7 +226,7 @@ def _endpoint_problems(settings: _Settings) -> _Found:
     elif parts is not None and (parts.username or parts.password or parts.query or parts.fragment):
         words = (
             "must hold no user, password, query or fragment: it is written to logs; put a key into the environment "
-            f"variable that api_key_env names ({settings.api_key_env})"
+            "variable that api_key_env names"
         )
         found.append(({"base_url"}, Problem("base_url", words)))
     if not _VARIABLE.match(settings.api_key_env):
