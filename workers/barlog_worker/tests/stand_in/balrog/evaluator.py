@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -22,8 +23,8 @@ class EvaluatorManager:
         for task, number, path in self.tasks:
             try:
                 self.play(agent, task, number, path)
-            except Exception as error:  # BALROG, too, goes on, and says so in its log
-                print(f"Error in task {task}: {error}")
+            except Exception as error:  # noqa: BLE001 - BALROG, too, goes on, and says so in its log
+                sys.stderr.write(f"Error in task {task}: {error}\n")
 
     def play(self, agent, task, number, path):
         tokens, right = [0, 0], 0
