@@ -1,0 +1,1 @@
+"""A stand-in for BALROG with the interface that the worker uses of it; its game is a coin that the model calls."""
