@@ -108,7 +108,9 @@ _ALL = (
     _single("PPO_KL", "PPO with a KL penalty", _GRADIENT, "ppo", DISCRETE, CONTINUOUS,
             changes={"agent": "PPO_KL", "learner": "PPOKL_Learner"}),
     _single("PPG", "phasic policy gradient", _GRADIENT, "ppg", DISCRETE, CONTINUOUS),
-    _single("NPG", "natural policy gradient", _GRADIENT, "npg", DISCRETE, CONTINUOUS),
+    # Each update inverts a matrix with a row per weight of each layer: XuanCe's own 128 units would take minutes.
+    _single("NPG", "natural policy gradient", _GRADIENT, "npg", DISCRETE, CONTINUOUS,
+            changes={"representation_hidden_size": [32], "actor_hidden_size": [32], "critic_hidden_size": [32]}),
     _single("DDPG", "deep deterministic policy gradient", _GRADIENT, "ddpg", CONTINUOUS),
     _single("TD3", "twin delayed DDPG", _GRADIENT, "td3", CONTINUOUS),
     _single("SAC", "soft actor-critic", _GRADIENT, "sac", DISCRETE, CONTINUOUS),

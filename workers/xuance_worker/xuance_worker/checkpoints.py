@@ -305,7 +305,7 @@ def _is_number(value: Any) -> bool:
 def describe_space(space: Any) -> dict[str, Any]:
     """A Box or Discrete space as plain values."""
     if isinstance(space, spaces.Discrete):
-        return {"n": int(space.n), "start": int(space.start)}
+        return {"n": int(space.n)}
     return {
         "low": _finite(space.low),
         "high": _finite(space.high),
@@ -317,7 +317,7 @@ def describe_space(space: Any) -> dict[str, Any]:
 def build_space(text: Mapping[str, Any]) -> Any:
     """The inverse of :func:`describe_space`."""
     if "n" in text:
-        return spaces.Discrete(text["n"], start=text["start"])
+        return spaces.Discrete(text["n"])
     shape = tuple(text["shape"])
     dtype = np.dtype(text["dtype"])
     low, high = (np.array([float(each) for each in text[side]], dtype).reshape(shape) for side in ("low", "high"))

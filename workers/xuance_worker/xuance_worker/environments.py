@@ -210,13 +210,14 @@ def kind_of_actions(env: Any, config: XuanCeConfig) -> str:
     """
     found = env.action_space
     every = list(found.values()) if isinstance(found, dict) else [found]
-    if all(isinstance(space, spaces.Discrete) for space in every):
+    if all(isinstance(space, spaces.Discrete) and space.start == 0 for space in every):
         kind = DISCRETE
     elif all(isinstance(space, spaces.Box) for space in every):
         kind = CONTINUOUS
     else:
         shown = ", ".join(sorted({str(space) for space in every}))
-        raise _refused(f"{config.environment} has actions {shown}; XuanCe's algorithms take Discrete or Box, the same kind for all")
+        raise _refused(f"{config.environment} has actions {shown}; XuanCe's algorithms take Discrete (from 0) or Box, the same "
+                       "kind for all agents")  # fmt: skip
     if kind not in config.algorithm.forms:
         from xuance_worker.algorithms import ALGORITHMS
 
@@ -280,7 +281,7 @@ def _particle_world(name: str) -> Any:
 
 
 def _is_parallel(env: Any) -> bool:
-    return callable(getattr(env, "observation_space", None)) and hasattr(env, "agents")
+    return callable(getattr(env, "observation_space", None)) and hasattr(env, "possible_agents")
 
 
 def _is_masked(space: spaces.Space[Any]) -> bool:
