@@ -50,6 +50,36 @@ def settings(name: str, kind: str, known: dict[str, Any]) -> dict[str, Any]:
     return {**found, **own, "parameters": {**parameters, **own.get("parameters", {})}}
 
 
+def plays(checkpoint: Path) -> str:
+    """Load the policy from what was saved, and let it act twice, in two environments at once."""
+    import numpy as np
+
+    from xuance_worker.policy import load_policy
+
+    about = json.loads((checkpoint / "checkpoint.json").read_text())
+    spaces = about["spaces"]
+    policy = load_policy(str(checkpoint))
+    for _ in range(2):
+        if "agents" in spaces:
+            seen = {agent: np.full(space["shape"], 0.1, np.float32) for agent, space in spaces["observation"].items()}
+            for actions in policy.act_batch([seen, seen]):
+                for agent, action in actions.items():
+                    if not is_legal(action, spaces["action"][agent]):
+                        return f"{agent}: {action!r}"
+        else:
+            for action in policy.act_batch(np.full((2, *spaces["observation"]["shape"]), 0.1, np.float32)):
+                if not is_legal(action, spaces["action"]):
+                    return repr(action)
+    return "legal"
+
+
+def is_legal(action: Any, described: dict[str, Any]) -> bool:
+    """Whether it is in the action space that the checkpoint describes."""
+    from xuance_worker.checkpoints import build_space
+
+    return bool(build_space(described).contains(action))
+
+
 def main(folder: Path, names: list[str]) -> None:
     """One line per algorithm and kind of actions."""
     out = claim_stdout()
@@ -72,7 +102,7 @@ def main(folder: Path, names: list[str]) -> None:
                 line.update(runtime.run())
                 line["metrics"] = sorted(runtime.session.metrics)
                 (checkpoint,) = (place / "checkpoints").iterdir()
-                line["checkpoint"] = str(checkpoint)
+                line["acts"] = plays(checkpoint)
             except ConfigError as error:
                 line.update(status="refused", error=str(error))
                 traceback.print_exc()

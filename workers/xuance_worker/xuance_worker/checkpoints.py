@@ -125,16 +125,12 @@ def restore(folder: Path, agent: Any, *, training: bool = True) -> None:
 
 
 def _save_model(folder: Path, agent: Any) -> None:
-    """In XuanCe's layout. Its own save_model needs one attribute ``optimizer``, which not all of its learners have."""
+    """In XuanCe's layout. Its own save_model fails for learners without an ``optimizer``, or with dicts of dicts of them."""
     content: dict[str, Any] = {"policy": agent.policy.state_dict(), "rng_state": torch.get_rng_state()}
     content["cuda_rng_state"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     optimizer = getattr(agent.learner, "optimizer", None)
-    if isinstance(optimizer, dict):
-        content["optimizer"] = {name: each.state_dict() for name, each in optimizer.items()}
-    elif isinstance(optimizer, list):
-        content["optimizer"] = [each.state_dict() for each in optimizer]
-    elif optimizer is not None:
-        content["optimizer"] = optimizer.state_dict()
+    if optimizer is not None:
+        content["optimizer"] = _kept(optimizer)
     torch.save(content, folder / MODEL)
     if getattr(agent, "use_obsnorm", False):
         kept = agent.obs_rms

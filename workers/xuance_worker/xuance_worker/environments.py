@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatten, flatten_space
+from pettingzoo.utils.conversions import aec_to_parallel
 from xuance.environment import DummyVecEnv, DummyVecMultiAgentEnv, RawEnvironment, RawMultiAgentEnv
 from xuance.environment.utils import XuanCeEnvWrapper, XuanCeMultiAgentEnvWrapper
 
@@ -70,9 +71,10 @@ class ParallelEnvironment(RawMultiAgentEnv):
         env: the environment.
         seed: of its episodes and of random actions.
         limit: longest episode, in steps; longer ones are cut off there.
+        own_state: whether the environment's own ``state()`` is taken, where it has one.
     """
 
-    def __init__(self, env: Any, seed: int, limit: int | None = None) -> None:
+    def __init__(self, env: Any, seed: int, limit: int | None = None, own_state: bool = True) -> None:
         super().__init__()
         self.env = env
         env.reset(seed=seed)
@@ -85,7 +87,7 @@ class ParallelEnvironment(RawMultiAgentEnv):
         self.action_space = {agent: env.action_space(agent) for agent in self.agents}
         for number, agent in enumerate(self.agents):
             self.action_space[agent].seed(seed + number)
-        self._own_state = _has_state(env)
+        self._own_state = own_state and _has_state(env)
         self.state_space = self._state_space()
         self.metadata = getattr(env, "metadata", {})
         self.render_mode = None
@@ -187,8 +189,11 @@ def make_environment(config: XuanCeConfig, seed: int) -> Any:
     if several != _is_parallel(made):
         kind = "PettingZoo parallel environment" if several else "Gymnasium environment"
         raise _refused(f"{config.environment} makes a {type(made).__name__}, and {config.algo} needs a {kind}")
-    raw = ParallelEnvironment(made, seed, config.max_episode_steps) if several else GymnasiumEnvironment(made, seed)
-    return XuanCeMultiAgentEnvWrapper(raw) if several else XuanCeEnvWrapper(raw)
+    if not several:
+        return XuanCeEnvWrapper(GymnasiumEnvironment(made, seed))
+    # The particle worlds' state is all observations in a row, computed once more.
+    raw = ParallelEnvironment(made, seed, config.max_episode_steps, own_state=config.own_environment)
+    return XuanCeMultiAgentEnvWrapper(raw)
 
 
 def make_environments(config: XuanCeConfig, number: int, seed: int) -> Any:
@@ -241,7 +246,9 @@ def _made(config: XuanCeConfig) -> Any:
         continuous = config.continuous_actions
         if continuous is None:
             continuous = DISCRETE not in config.algorithm.forms
-        return _call(module.parallel_env, name, {"continuous_actions": continuous, **config.env_kwargs})
+        options = {"continuous_actions": continuous, **config.env_kwargs}
+        # What parallel_env would add only checks what we keep to anyway, and halves the speed.
+        return aec_to_parallel(_call(module.raw_env, name, options))
     options = dict(config.env_kwargs)
     if config.max_episode_steps:
         options["max_episode_steps"] = config.max_episode_steps

@@ -6,8 +6,6 @@ import logging
 import os
 import random
 import secrets
-import sys
-import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 from mosaic_cluster.worker import ConfigError, Problem, WorkerSession
 from xuance_worker.analytics import about_results
 from xuance_worker.config import XuanCeConfig
+from xuance_worker.repairs import mend_dreamers, stand_in_for_scatter
 
 LOGGER = logging.getLogger(__name__)
 
@@ -167,38 +166,14 @@ def prepare_library() -> None:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ["WANDB_MODE"] = "disabled"  # imported by XuanCe, used by nobody here
-    _stand_in_for_scatter()
+    stand_in_for_scatter()
     try:
         import xuance  # noqa: F401
     except ImportError as error:
         raise ConfigError([
             Problem("", f"XuanCe cannot be imported ({error}); its environment is built by 'mosaic workers install xuance'")
         ]) from error  # fmt: skip
-
-
-def _stand_in_for_scatter() -> None:
-    """DCG sums with torch_scatter, which only compiles from source; torch has had the same sum for long."""
-    try:
-        import torch_scatter  # noqa: F401
-    except ImportError:
-        try:
-            import torch
-        except ImportError:
-            return
-        module = types.ModuleType("torch_scatter")
-
-        def scatter_add(src: Any, index: Any, dim: int = -1, dim_size: int | None = None) -> Any:
-            """Sums of ``src`` along ``dim``, by ``index``; as torch_scatter has it."""
-            dim = dim % src.dim()
-            if index.dim() == 1 and src.dim() > 1:
-                index = index.view([-1 if axis == dim else 1 for axis in range(src.dim())])
-            index = index.expand_as(src)
-            shape = list(src.shape)
-            shape[dim] = dim_size if dim_size is not None else int(index.max()) + 1
-            return torch.zeros(shape, dtype=src.dtype, device=src.device).scatter_add_(dim, index, src)
-
-        module.scatter_add = scatter_add  # type: ignore[attr-defined]
-        sys.modules["torch_scatter"] = module
+    mend_dreamers()
 
 
 __all__ = ["XuanCeRuntime", "prepare_library"]

@@ -52,7 +52,7 @@ def known_settings(config: XuanCeConfig, form: Form) -> dict[str, Any]:
     return {**load_yaml(CONFIGS / "basic.yaml"), **load_yaml(settings_file(config, form)), **form.changes}
 
 
-def make_settings(config: XuanCeConfig, kind: str, *, seed: int, device: str, log_dir: str) -> Namespace:
+def make_settings(config: XuanCeConfig, kind: str, *, seed: int, device: str, log_dir: str) -> Settings:
     """Everything XuanCe's agents read.
 
     Args:
@@ -91,7 +91,17 @@ def make_settings(config: XuanCeConfig, kind: str, *, seed: int, device: str, lo
         vectorize="DummyVecMultiAgentEnv" if config.algorithm.agents == MULTI else "DummyVecEnv",
     )
     _fit_buffer(config, found)
-    return Namespace(**found)
+    return Settings(**found)
+
+
+class Settings(Namespace):
+    """What XuanCe's agents read, and sometimes write."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # COMA takes away the width of a loss that it does not use, which newer releases of torch refuse.
+        if name == "huber_delta" and value is None:
+            value = 10.0
+        super().__setattr__(name, value)
 
 
 def _alike(found: Path, template: Path) -> bool:

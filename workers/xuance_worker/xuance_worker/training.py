@@ -19,6 +19,7 @@ from xuance_worker.algorithms import MULTI
 from xuance_worker.checkpoints import describe_space
 from xuance_worker.config import XuanCeConfig
 from xuance_worker.environments import NO_LIMIT, kind_of_actions, make_environments
+from xuance_worker.repairs import mend_coordination_graph
 from xuance_worker.settings import make_settings
 
 LOGGER = logging.getLogger(__name__)
@@ -137,6 +138,8 @@ class Training:
         """
         if self.config.algo == "RANDOM":
             return None
+        if self.config.algo == "DCG_S":
+            mend_coordination_graph(self.envs.state_space.shape[-1])
         try:
             self.agent = REGISTRY_Agents[self.settings.agent](self.settings, self.envs, callback=callback)
         except Exception as error:
