@@ -1,4 +1,4 @@
-"""The real XuanCe, in its own environment: a worker's life from outside, resuming, policies, every algorithm, levels."""
+"""The real XuanCe, in its own environment: a worker's life from outside, resuming, policies, all algorithms, levels."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,16 @@ pytestmark = [pytest.mark.workers, pytest.mark.timeout(900)]
 
 ROOT = Path(mosaic_cluster.__file__).parent.parent
 HERE = Path(__file__).parent
-QUICK = {"algo": "PPO", "env_id": "CartPole-v1", "total_steps": 2000, "num_envs": 4, "horizon": 64, "checkpoint_every": 500}
+QUICK = {
+    "algo": "PPO",
+    "env_id": "CartPole-v1",
+    "total_steps": 2000,
+    "num_envs": 4,
+    "horizon": 64,
+    "checkpoint_every": 500,
+}
 SPREAD = {"algo": "QMIX", "env_id": "simple_spread_v3", "total_steps": 800, "num_envs": 4, "buffer_size": 2000}
+SOFT = {"algo": "SAC", "env_id": "Pendulum-v1", "total_steps": 600, "parameters": {"start_training": 200}}
 RUNNABLE = [(name, kind) for name, each in ALGORITHMS.items() for kind in each.forms]
 
 
@@ -60,7 +69,9 @@ class Machine:
         (folder / "config.json").write_text(json.dumps({"run_id": "r1", "seed": 3, **config}))
         command = [self.python, "-m", "xuance_worker.cli", "--config", str(folder / "config.json"), *args]
         with (folder / "stdout.log").open("w") as out, (folder / "stderr.log").open("w") as err:
-            return subprocess.Popen(command, cwd=folder, env=self.environ(folder, more), stdout=out, stderr=err, text=True)
+            return subprocess.Popen(
+                command, cwd=folder, env=self.environ(folder, more), stdout=out, stderr=err, text=True
+            )
 
     def run(self, folder: Path, config: Mapping[str, Any], *args: str, code: int = 0, **more: str) -> Path:
         """A run to its end, which must have this exit code."""
@@ -71,8 +82,14 @@ class Machine:
     def python_prints(self, code: str, folder: Path) -> Any:
         """What a piece of Python in XuanCe's environment prints last, as JSON."""
         done = subprocess.run(
-            [self.python, "-c", code], cwd=folder, env=self.environ(folder, {}), capture_output=True, text=True, check=False, timeout=300
-        )  # fmt: skip
+            [self.python, "-c", code],
+            cwd=folder,
+            env=self.environ(folder, {}),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads(done.stdout.splitlines()[-1])
 
@@ -136,7 +153,7 @@ class TestLife:
         stamps = [line for line in lines(tmp_path) if line.get("event") == "heartbeat"]
         steps = [line["payload"]["step"] for line in stamps]
         assert {400, 800} <= set(steps)
-        between = [b["timestamp"] - a["timestamp"] for a, b in zip(stamps[:-1], stamps[1:], strict=True)]
+        between = [b["timestamp"] - a["timestamp"] for a, b in pairwise(stamps)]
         assert sum(each < 0.95 for each in between) <= 3  # the two looks and the end
         assert {400, 800} <= {each["step"] for each in named(tmp_path, "checkpoint_saved")}
 
@@ -193,17 +210,20 @@ class TestLife:
 
 
 class TestSameSeed:
-    @pytest.mark.parametrize("config", [QUICK, SPREAD, {"algo": "SAC", "env_id": "Pendulum-v1", "total_steps": 600,
-                                                        "parameters": {"start_training": 200}}], ids=["PPO", "QMIX", "SAC"])  # fmt: skip
+    @pytest.mark.parametrize("config", [QUICK, SPREAD, SOFT], ids=["PPO", "QMIX", "SAC"])
     def test_same_run(self, machine: Machine, tmp_path: Path, config: dict[str, Any]) -> None:
         one = machine.run(tmp_path / "one", config)
         other = machine.run(tmp_path / "other", config)
         third = machine.run(tmp_path / "third", {**config, "seed": 4})
         assert episodes(one) == episodes(other) != episodes(third)
-        compare = (
-            "import json, torch; one, other = (torch.load(f'{name}/checkpoints/%s/final_train_model.pth')['policy'] for name "
-            "in ('one', 'other')); print(json.dumps(all(torch.equal(one[key], other[key]) for key in one)))"
-        ) % last_checkpoint(one).name
+        name = last_checkpoint(one).name
+        compare = f"""
+import json, torch
+one, other = (
+    torch.load(f"{{run}}/checkpoints/{name}/final_train_model.pth")["policy"] for run in ("one", "other")
+)
+print(json.dumps(all(torch.equal(one[key], other[key]) for key in one)))
+"""
         assert machine.python_prints(compare, tmp_path) is True
 
 
@@ -287,14 +307,6 @@ print(json.dumps(any(not torch.equal(a, b) for a, b in zip(before, runner.agent.
             shutil.rmtree("/tmp/xl", ignore_errors=True)
 
 
-PLAY = """
-import json, sys
-from xuance_worker import load_policy
-import numpy as np
-checkpoint, options = sys.argv[1], json.loads(sys.argv[2])
-"""
-
-
 class TestPolicies:
     def test_one_agent(self, machine: Machine, ppo: Path) -> None:
         code = f"""
@@ -313,9 +325,14 @@ while not over:
     total += reward; over = terminated or truncated
 many = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
 drawn = load_policy(checkpoint, deterministic=False)
-first = drawn.act_batch(many); drawn.reset(7); second = drawn.act_batch(many); drawn.reset(7); third = drawn.act_batch(many)
+first = drawn.act_batch(many)
+drawn.reset(7)
+second = drawn.act_batch(many)
+drawn.reset(7)
+third = drawn.act_batch(many)
 print(json.dumps({{
-    "is_policy": isinstance(policy, Policy), "games": policy.games, "total": total, "in": bool(env.action_space.contains(action)),
+    "is_policy": isinstance(policy, Policy), "games": policy.games, "total": total,
+    "in": bool(env.action_space.contains(action)),
     "alike": [int(policy.act(row)) for row in many] == policy.act_batch(many).tolist(),
     "drawn": [second.tolist() == third.tolist(), first.tolist() == second.tolist()],
 }}))
@@ -370,7 +387,13 @@ class TestOwnGames:
     @pytest.mark.parametrize("algo", ["IPPO", "QMIX", "COMA"])
     def test_masks_are_kept_and_agents_may_leave(self, machine: Machine, tmp_path: Path, algo: str) -> None:
         """The game raises an error at an illegal action."""
-        config = {"algo": algo, "env_id": "xuance_games:turns", "env_kwargs": {"leave": 4}, "total_steps": 1200, "num_envs": 4}
+        config = {
+            "algo": algo,
+            "env_id": "xuance_games:turns",
+            "env_kwargs": {"leave": 4},
+            "total_steps": 1200,
+            "num_envs": 4,
+        }
         machine.run(tmp_path, config)
         assert all(steps == 10 for _, _, steps in episodes(tmp_path))
         assert len(episodes(tmp_path)) == 120

@@ -13,11 +13,12 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from mosaic_cluster.worker import ConfigError
-from mosaic_cluster.worker.program import claim_stdout
 from xuance_worker.algorithms import ALGORITHMS, CONTINUOUS, MULTI
 from xuance_worker.config import XuanCeConfig
 from xuance_worker.runtime import XuanCeRuntime
+
+from mosaic_cluster.worker import ConfigError
+from mosaic_cluster.worker.program import claim_stdout
 
 STEPS = 600
 
@@ -53,7 +54,6 @@ def settings(name: str, kind: str, known: dict[str, Any]) -> dict[str, Any]:
 def plays(checkpoint: Path) -> str:
     """Load the policy from what was saved, and let it act twice, in two environments at once."""
     import numpy as np
-
     from xuance_worker.policy import load_policy
 
     about = json.loads((checkpoint / "checkpoint.json").read_text())
@@ -106,7 +106,7 @@ def main(folder: Path, names: list[str]) -> None:
             except ConfigError as error:
                 line.update(status="refused", error=str(error))
                 traceback.print_exc()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever XuanCe raises
                 line.update(status="failed", error=f"{type(error).__name__}: {error}")
                 traceback.print_exc()
             line["took"] = round(time.monotonic() - began, 1)

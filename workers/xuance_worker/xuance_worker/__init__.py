@@ -34,7 +34,7 @@ def get_worker_metadata() -> tuple[WorkerMetadata, WorkerCapabilities]:
     metadata = WorkerMetadata(
         name="XuanCe worker",
         version=__version__,
-        description="XuanCe's algorithms for one agent and for several, on Gymnasium, particle worlds and your own games",
+        description="XuanCe's algorithms for one agent and several, on Gymnasium, particle worlds and your games",
         author="MOSAIC cluster contributors",
         homepage="https://github.com/agi-brain/xuance",
         upstream_library="xuance",

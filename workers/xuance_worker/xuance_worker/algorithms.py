@@ -5,8 +5,8 @@ Importing this needs neither XuanCe nor torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Dict, Mapping, Tuple
 
 SINGLE, MULTI = "single", "multi"
 DISCRETE, CONTINUOUS = "discrete", "continuous"
@@ -58,7 +58,7 @@ class Algorithm:
     missing: str = ""
 
     @property
-    def actions(self) -> Tuple[str, ...]:
+    def actions(self) -> tuple[str, ...]:
         """Kinds of actions it takes, the preferred one first."""
         return tuple(self.forms)
 
@@ -81,7 +81,9 @@ def _single(name: str, title: str, family: str, folder: str, *actions: str, **mo
     return Algorithm(name, title, family, SINGLE, folder, forms, **more)  # type: ignore[arg-type]
 
 
-def _multi(name: str, title: str, family: str, folder: str, forms: Mapping[str, Mapping[str, object]], **more: object) -> Algorithm:
+def _multi(
+    name: str, title: str, family: str, folder: str, forms: Mapping[str, Mapping[str, object]], **more: object
+) -> Algorithm:
     return Algorithm(
         name, title, family, MULTI, folder,
         {actions: Form(SPREAD, changes) for actions, changes in forms.items()}, **more,  # type: ignore[arg-type]
@@ -129,12 +131,15 @@ _ALL = (
     _multi("CWQMIX", "QMIX, centrally weighted", _VALUE, "wqmix", {DISCRETE: {"agent": "CWQMIX"}}),
     _multi("OWQMIX", "QMIX, optimistically weighted", _VALUE, "wqmix", {DISCRETE: {"agent": "OWQMIX"}}),
     _multi("QTRAN_base", "QTRAN-base", _VALUE, "qtran", {DISCRETE: {"agent": "QTRAN_base"}}),
-    _multi("QTRAN_alt", "QTRAN-alt", _VALUE, "qtran", {DISCRETE: {"agent": "QTRAN_alt", "use_parameter_sharing": True}}),
+    # Without shared parameters, its update in XuanCe takes a tuple for a tensor.
+    _multi("QTRAN_alt", "QTRAN-alt", _VALUE, "qtran",
+           {DISCRETE: {"agent": "QTRAN_alt", "use_parameter_sharing": True}}),
     _multi("DCG", "deep coordination graph", _VALUE, "dcg", {DISCRETE: {"agent": "DCG"}}, together=True),
     _multi("DCG_S", "DCG with the global state", _VALUE, "dcg", {DISCRETE: {"agent": "DCG_S"}}, together=True),
     _multi("MFQ", "mean-field Q-learning", _VALUE, "mfq", {DISCRETE: {}}, together=True),
     _multi("IAC", "independent actor-critic", _CRITIC, "iac", {DISCRETE: _CATEGORICAL, CONTINUOUS: _GAUSSIAN}),
-    _multi("VDAC", "value-decomposition actor-critic", _CRITIC, "vdac", {DISCRETE: _CATEGORICAL, CONTINUOUS: _GAUSSIAN}),
+    _multi("VDAC", "value-decomposition actor-critic", _CRITIC, "vdac",
+           {DISCRETE: _CATEGORICAL, CONTINUOUS: _GAUSSIAN}),
     _multi("COMA", "counterfactual policy gradient", _CRITIC, "coma", {DISCRETE: {}}),
     _multi("IPPO", "independent PPO", _CRITIC, "ippo", {DISCRETE: _CATEGORICAL, CONTINUOUS: _GAUSSIAN}),
     _multi("MAPPO", "PPO with a central critic", _CRITIC, "mappo", {DISCRETE: _CATEGORICAL, CONTINUOUS: _GAUSSIAN}),
@@ -152,7 +157,7 @@ _ALL = (
     _multi("RANDOM", "uniform random actions, learns nothing", "random", "iql", {DISCRETE: {}, CONTINUOUS: {}}),
 )  # fmt: skip
 
-ALGORITHMS: Dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in _ALL}
+ALGORITHMS: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in _ALL}
 
 MPE = (
     "simple_v3",

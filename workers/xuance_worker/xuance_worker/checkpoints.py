@@ -75,10 +75,13 @@ def read_about(folder: Path) -> dict[str, Any]:
         about: dict[str, Any] = json.loads((folder / ABOUT).read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{folder} is no checkpoint of this worker ({type(error).__name__}: {error}); unset MOSAIC_RESUME_FROM to start anew"
+            f"{folder} is no checkpoint of this worker ({type(error).__name__}: {error}); "
+            "unset MOSAIC_RESUME_FROM to start anew"
         ) from error
     if about.get("format") != FORMAT:
-        raise CheckpointError(f"the checkpoint {folder} has format {about.get('format')!r}; this version reads {FORMAT}")
+        raise CheckpointError(
+            f"the checkpoint {folder} has format {about.get('format')!r}; this version reads {FORMAT}"
+        )
     return about
 
 
@@ -119,13 +122,13 @@ def restore(folder: Path, agent: Any, *, training: bool = True) -> None:
         raise
     except Exception as error:
         raise CheckpointError(
-            f"the checkpoint {folder} cannot be used ({type(error).__name__}: {error}); it must be whole, and networks must "
-            "have the sizes that they had; or unset MOSAIC_RESUME_FROM to start anew"
+            f"the checkpoint {folder} cannot be used ({type(error).__name__}: {error}); it must be whole, and "
+            "networks must have the sizes that they had; or unset MOSAIC_RESUME_FROM to start anew"
         ) from error
 
 
 def _save_model(folder: Path, agent: Any) -> None:
-    """In XuanCe's layout. Its own save_model fails for learners without an ``optimizer``, or with dicts of dicts of them."""
+    """In XuanCe's layout. Its own save_model fails for learners with no ``optimizer``, or with nested ones."""
     content: dict[str, Any] = {"policy": agent.policy.state_dict(), "rng_state": torch.get_rng_state()}
     content["cuda_rng_state"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     optimizer = getattr(agent.learner, "optimizer", None)

@@ -64,7 +64,7 @@ class XuanCeConfig:
         "PettingZoo (simple_spread_v3); or 'module:function', which makes one of your own: a Gymnasium "
         "environment, or a PettingZoo parallel one. null: CartPole-v1, Pendulum-v1 or simple_spread_v3",
     )
-    env_kwargs: dict[str, Any] = config_field(
+    env_kwargs: dict[str, Any] = config_field(  # noqa: RUF009 - copied for each config
         {}, help="passed on when the environment is made, {N: 2, max_cycles: 50}"
     )
     continuous_actions: bool | None = config_field(
@@ -89,7 +89,9 @@ class XuanCeConfig:
         max=1,
     )
     gamma: float | None = config_field(None, help="discount of later rewards", min=0, max=1)
-    batch_size: int | None = config_field(None, help="transitions of an update, of algorithms with a replay buffer", min=1)
+    batch_size: int | None = config_field(
+        None, help="transitions of an update, of algorithms with a replay buffer", min=1
+    )
     buffer_size: int | None = config_field(
         None,
         help="transitions that are kept for learning: the replay buffer, or, for on-policy algorithms with several "
@@ -105,19 +107,21 @@ class XuanCeConfig:
     )
     n_epochs: int | None = config_field(None, help="passes over the data of a round of learning", min=1)
     n_minibatch: int | None = config_field(None, help="parts that an on-policy algorithm learns from at a time", min=1)
-    hidden_sizes: list[int] | None = config_field(
+    hidden_sizes: list[int] | None = config_field(  # noqa: RUF009
         None, help="units of the hidden layers, of representation, actor, critic and Q networks alike", min=1
     )
     share_parameters: bool | None = config_field(
         None, help="several agents: one network for all of them, told apart by an id (XuanCe: use_parameter_sharing)"
     )
-    parameters: dict[str, Any] = config_field(
+    parameters: dict[str, Any] = config_field(  # noqa: RUF009
         {}, help="any other setting of XuanCe's own configuration of the algorithm, by its name there, {ent_coef: 0.02}"
     )
     checkpoint_every: int = config_field(
         50_000, help="steps between checkpoints; 0: only at the end and on SIGTERM", unit="environment steps", min=0
     )
-    keep_checkpoints: int = config_field(3, help="newest checkpoints that are kept; the best one is kept besides", min=1)
+    keep_checkpoints: int = config_field(
+        3, help="newest checkpoints that are kept; the best one is kept besides", min=1
+    )
     save_replay: bool = config_field(
         False, help="put the replay buffer into checkpoints, too, so that a resumed run has it back"
     )
@@ -192,7 +196,9 @@ def _problems(config: XuanCeConfig) -> list[Problem]:
         problems.append(Problem("run_id", "must not be empty"))
     algorithm = config.algorithm
     if algorithm.missing:
-        can = ", ".join(name for name, each in ALGORITHMS.items() if not each.missing and each.agents == algorithm.agents)
+        can = ", ".join(
+            name for name, each in ALGORITHMS.items() if not each.missing and each.agents == algorithm.agents
+        )
         problems.append(Problem("algo", f"{config.algo} cannot run here: it {algorithm.missing}; there are {can}"))
         return problems + _parameter_problems(config)
     problems += _environment_problems(config)
@@ -200,7 +206,9 @@ def _problems(config: XuanCeConfig) -> list[Problem]:
         problems.append(Problem("share_parameters", f"{config.algo} has one agent: leave it out"))
     if config.total_steps < (config.num_envs or 1):
         problems.append(
-            Problem("total_steps", f"{config.total_steps} is less than one step of each of {config.num_envs} environments")
+            Problem(
+                "total_steps", f"{config.total_steps} is less than one step of each of {config.num_envs} environments"
+            )
         )
     return problems + _parameter_problems(config)
 
@@ -209,7 +217,9 @@ def _environment_problems(config: XuanCeConfig) -> list[Problem]:
     algorithm, environment = config.algorithm, config.env_id
     problems = []
     if environment is not None and ":" in environment and not _FUNCTION.fullmatch(environment):
-        problems.append(Problem("env_id", f"must be a name, or 'module:function' (my_games.pursuit:make), not {environment!r}"))
+        problems.append(
+            Problem("env_id", f"must be a name, or 'module:function' (my_games.pursuit:make), not {environment!r}")
+        )
     elif environment is not None and ":" not in environment:
         problems += _name_problems(config, environment)
     if config.continuous_actions is None:
@@ -221,7 +231,10 @@ def _environment_problems(config: XuanCeConfig) -> list[Problem]:
         )
     elif kind not in algorithm.forms:
         problems.append(
-            Problem("continuous_actions", f"{config.algo} takes only {' and '.join(algorithm.actions)} actions: leave it out")
+            Problem(
+                "continuous_actions",
+                f"{config.algo} takes only {' and '.join(algorithm.actions)} actions: leave it out",
+            )
         )
     return problems
 
@@ -230,7 +243,11 @@ def _name_problems(config: XuanCeConfig, environment: str) -> list[Problem]:
     if config.algorithm.agents != MULTI:
         if environment in MPE:
             able = ", ".join(name for name, each in ALGORITHMS.items() if each.agents == MULTI)
-            return [Problem("env_id", f"{environment} has several agents, {config.algo} has one; for several there are {able}")]
+            return [
+                Problem(
+                    "env_id", f"{environment} has several agents, {config.algo} has one; for several there are {able}"
+                )
+            ]
         return []
     if environment in MPE:
         return []
@@ -239,8 +256,8 @@ def _name_problems(config: XuanCeConfig, environment: str) -> list[Problem]:
     return [
         Problem(
             "env_id",
-            f"{config.algo} has several agents, and {environment!r} is none of PettingZoo's particle worlds; {hint}There are "
-            f"{', '.join(MPE)}, and 'module:function' makes any other parallel environment",
+            f"{config.algo} has several agents, and {environment!r} is none of PettingZoo's particle worlds; "
+            f"{hint}There are {', '.join(MPE)}, and 'module:function' makes any other parallel environment",
         )
     ]
 

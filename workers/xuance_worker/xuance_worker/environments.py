@@ -110,7 +110,7 @@ class ParallelEnvironment(RawMultiAgentEnv):
         """One step of all agents that are still there."""
         live = list(self.env.agents)
         taken = {agent: self._fitting(agent, actions[agent]) for agent in live}
-        observations, rewards, ends, cuts, _ = self.env.step(taken)
+        observations, rewards, ends, _cuts, _ = self.env.step(taken)
         self._steps += 1
         self._present = set(self.env.agents)
         # Who has left is through for good; who is cut off now is not, so that the value of what follows still counts.
@@ -221,8 +221,10 @@ def kind_of_actions(env: Any, config: XuanCeConfig) -> str:
         kind = CONTINUOUS
     else:
         shown = ", ".join(sorted({str(space) for space in every}))
-        raise _refused(f"{config.environment} has actions {shown}; XuanCe's algorithms take Discrete (from 0) or Box, the same "
-                       "kind for all agents")  # fmt: skip
+        raise _refused(
+            f"{config.environment} has actions {shown}; XuanCe's algorithms take Discrete (from 0) or Box, one kind "
+            "for all agents"
+        )
     if kind not in config.algorithm.forms:
         from xuance_worker.algorithms import ALGORITHMS
 
@@ -230,7 +232,9 @@ def kind_of_actions(env: Any, config: XuanCeConfig) -> str:
             name for name, each in ALGORITHMS.items()
             if kind in each.forms and each.agents == config.algorithm.agents and not each.missing
         ]  # fmt: skip
-        raise _refused(f"{config.environment} has {kind} actions, which {config.algo} does not take; {', '.join(able)} do")
+        raise _refused(
+            f"{config.environment} has {kind} actions, which {config.algo} does not take; {', '.join(able)} do"
+        )
     return kind
 
 

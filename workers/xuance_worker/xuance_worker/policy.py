@@ -91,7 +91,9 @@ class _Spaces:
             self.action_space = {agent: build_space(found["action"][agent]) for agent in self.agents}
             self.state_space = build_space(found["state"])
             self.buf_state = [np.zeros(self.state_space.shape, np.float32)]
-            self.buf_obs: Any = [{agent: np.zeros(self.observation_space[agent].shape, np.float32) for agent in self.agents}]
+            self.buf_obs: Any = [
+                {agent: np.zeros(self.observation_space[agent].shape, np.float32) for agent in self.agents}
+            ]
         else:
             self.observation_space = build_space(found["observation"])
             self.action_space = build_space(found["action"])
@@ -170,7 +172,14 @@ class _Policy:
     """
 
     def __init__(
-        self, config: XuanCeConfig, built: Any, about: Mapping[str, Any], *, agent: str | None, deterministic: bool, seed: int
+        self,
+        config: XuanCeConfig,
+        built: Any,
+        about: Mapping[str, Any],
+        *,
+        agent: str | None,
+        deterministic: bool,
+        seed: int,
     ) -> None:
         self.games: tuple[str, ...] = (config.environment,)
         self.config = config
@@ -213,7 +222,9 @@ class SinglePolicy(_Policy):
         rows = np.stack([np.asarray(each, np.float32).reshape(-1) for each in observations])
         built = self._built
         if rows.shape[1:] != built.observation_space.shape:
-            raise ValueError(f"an observation of {self.games[0]} has {built.observation_space.shape[0]} entries, not {rows.shape[1]}")
+            raise ValueError(
+                f"an observation of {self.games[0]} has {built.observation_space.shape[0]} entries, not {rows.shape[1]}"
+            )
         with self._drawing, torch.no_grad():
             actions = np.asarray(self._actions(built._process_observation(rows)))
         if hasattr(built.action_space, "n"):
@@ -273,14 +284,18 @@ class SeveralPolicy(_Policy):
         built = self._built
         given = observation if self.agent is None else {self.agent: observation}
         if not isinstance(given, Mapping):
-            raise ValueError("give observations of all agents, as a dict, or say which agent this is: load_policy(agent=...)")
+            raise ValueError(
+                "give observations of all agents, as a dict, or say which agent this is: load_policy(agent=...)"
+            )
         row = {}
         for agent in built.agent_keys:
             shape = built.observation_space[agent].shape
             value = given.get(agent)
             row[agent] = np.zeros(shape, np.float32) if value is None else np.asarray(value, np.float32).reshape(-1)
             if row[agent].shape != shape:
-                raise ValueError(f"an observation of {agent} in {self.games[0]} has {shape[0]} entries, not {row[agent].shape[0]}")
+                raise ValueError(
+                    f"an observation of {agent} in {self.games[0]} has {shape[0]} entries, not {row[agent].shape[0]}"
+                )
         return row
 
     def _masks(self, masks: Any, rows: int) -> Any:

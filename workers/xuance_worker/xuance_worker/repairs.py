@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import textwrap
 import types
 from typing import Any
 
@@ -45,7 +46,13 @@ def mend_dreamers() -> None:
         return
 
     def __init__(
-        self: Any, observation_space: Any, action_space: Any, auxiliary_shape: Any, n_envs: int, buffer_size: int, batch_size: int
+        self: Any,
+        observation_space: Any,
+        action_space: Any,
+        auxiliary_shape: Any,
+        n_envs: int,
+        buffer_size: int,
+        batch_size: int,
     ) -> None:
         Buffer.__init__(self, observation_space, action_space, auxiliary_shape, n_envs, buffer_size)
         self.batch_size = batch_size
@@ -66,4 +73,29 @@ def mend_coordination_graph(state_size: int) -> None:
     REGISTRY_Policy["DCG_Policy"] = functools.partial(policy, state_dim=state_size)
 
 
-__all__ = ["mend_coordination_graph", "mend_dreamers", "stand_in_for_scatter"]
+def mend_weighted_mixing() -> None:
+    """CWQMIX compares a dict of actions with a tensor, where it asks whether all agents did what they thought best."""
+    from xuance.torch.learners.multi_agent_rl import wqmix_learner
+
+    learner = wqmix_learner.WQMIX_Learner
+    wrong = "((action_max == actions.reshape([-1, self.n_agents, 1])) * agent_mask).all(dim=1)"
+    source = textwrap.dedent(inspect.getsource(learner.update))
+    if wrong not in source:
+        return
+    found: dict[str, Any] = {}
+    scope = {**vars(wqmix_learner), "all_as_thought_best": _all_as_thought_best}
+    exec(source.replace(wrong, "all_as_thought_best(self, action_max, actions, batch_size)"), scope, found)
+    learner.update = found["update"]
+
+
+def _all_as_thought_best(learner: Any, best: dict[str, Any], taken: dict[str, Any], batch_size: int) -> Any:
+    """Shape (batch, 1): whether every agent took the action that it values most."""
+    import torch
+
+    same = [best[key].reshape(-1) == taken[key].long().reshape(-1) for key in learner.model_keys]
+    if learner.use_parameter_sharing:
+        return same[0].reshape(batch_size, learner.n_agents).all(dim=1, keepdim=True)
+    return torch.stack(same, dim=1).all(dim=1, keepdim=True)
+
+
+__all__ = ["mend_coordination_graph", "mend_dreamers", "mend_weighted_mixing", "stand_in_for_scatter"]

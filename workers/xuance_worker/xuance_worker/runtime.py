@@ -150,8 +150,8 @@ class XuanCeRuntime:
         wanted = self.config.device
         if wanted == "cuda" and not torch.cuda.is_available():
             raise ConfigError([
-                Problem("device", f"'cuda' was asked for, but torch {torch.__version__} sees no GPU here; use 'auto' or "
-                                  "'cpu', or ask for a GPU in the run's resources")
+                Problem("device", f"'cuda' was asked for, but torch {torch.__version__} sees no GPU here; use 'auto' "
+                                  "or 'cpu', or ask for a GPU in the run's resources")
             ])  # fmt: skip
         return "cuda:0" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
@@ -171,7 +171,7 @@ def prepare_library() -> None:
         import xuance  # noqa: F401
     except ImportError as error:
         raise ConfigError([
-            Problem("", f"XuanCe cannot be imported ({error}); its environment is built by 'mosaic workers install xuance'")
+            Problem("", f"XuanCe cannot be imported ({error}); 'mosaic workers install xuance' builds its environment")
         ]) from error  # fmt: skip
     mend_dreamers()
 

@@ -123,7 +123,9 @@ def _apply_fields(config: XuanCeConfig, own: dict[str, Any], found: dict[str, An
     if config.learning_rate is not None:
         rates = [name for name in _RATES if name in own]
         if not rates:
-            problems.append(Problem("learning_rate", f"{config.algo} has no one learning rate: see its own in parameters"))
+            problems.append(
+                Problem("learning_rate", f"{config.algo} has no one learning rate: see its own in parameters")
+            )
         found.update(dict.fromkeys(rates, config.learning_rate))
     if config.hidden_sizes is not None:
         sizes = [name for name in _HIDDEN if name in own]

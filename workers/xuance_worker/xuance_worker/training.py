@@ -1,4 +1,4 @@
-"""XuanCe's agents, driven and watched: built here, told what to do by a callback that the library calls at every step."""
+"""XuanCe's agents, built here, and watched through a callback that the library calls at every step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from xuance_worker.algorithms import MULTI
 from xuance_worker.checkpoints import describe_space
 from xuance_worker.config import XuanCeConfig
 from xuance_worker.environments import NO_LIMIT, kind_of_actions, make_environments
-from xuance_worker.repairs import mend_coordination_graph
+from xuance_worker.repairs import mend_coordination_graph, mend_weighted_mixing
 from xuance_worker.settings import make_settings
 
 LOGGER = logging.getLogger(__name__)
@@ -140,13 +140,15 @@ class Training:
             return None
         if self.config.algo == "DCG_S":
             mend_coordination_graph(self.envs.state_space.shape[-1])
+        elif self.config.algo == "CWQMIX":
+            mend_weighted_mixing()
         try:
             self.agent = REGISTRY_Agents[self.settings.agent](self.settings, self.envs, callback=callback)
         except Exception as error:
             LOGGER.debug("the agent cannot be built", exc_info=True)
             raise ConfigError([
-                Problem("algo", f"XuanCe cannot build {self.config.algo} for {self.config.environment} with these settings: "
-                                f"{type(error).__name__}: {error}")
+                Problem("algo", f"XuanCe cannot build {self.config.algo} for {self.config.environment} with these "
+                                f"settings: {type(error).__name__}: {error}")
             ]) from error  # fmt: skip
         if self._scratch:
             self.agent.writer.close()
@@ -251,12 +253,18 @@ def _check_environment(envs: Any, settings: Namespace, config: XuanCeConfig) -> 
             shapes = {(envs.observation_space[a].shape, str(envs.action_space[a])) for a in envs.agents}
             if len(shapes) > 1:
                 shown = "; ".join(f"{one} → {other}" for one, other in sorted(kinds))
-                problems.append(Problem("share_parameters", f"agents see and do different things ({shown}): set it to false"))
+                problems.append(
+                    Problem("share_parameters", f"agents see and do different things ({shown}): set it to false")
+                )
         if envs.envs[0].env.masked:
             settings.use_actions_mask = True
         if settings.use_rnn and envs.max_episode_steps >= NO_LIMIT:
             problems.append(
-                Problem("max_episode_steps", f"{config.algo} keeps whole episodes, and {config.environment} does not say how long they get: set it")
+                Problem(
+                    "max_episode_steps",
+                    f"{config.algo} keeps whole episodes, and {config.environment} does not say how long they get: "
+                    "set it",
+                )
             )
     if problems:
         raise ConfigError(problems)
