@@ -62,15 +62,19 @@ def mend_dreamers() -> None:
 
 
 def mend_coordination_graph(state_size: int) -> None:
-    """DCG_S does not tell its policy how large the state is."""
+    """DCG_S does not tell its policy how large the state is, and cannot build the network that looks at it."""
     from xuance.torch.agents.multi_agent_rl import dcg_agents
     from xuance.torch.policies import REGISTRY_Policy
 
-    if "state_dim" in inspect.getsource(dcg_agents.DCG_Agents._build_policy):
+    if " state_dim=" in inspect.getsource(dcg_agents.DCG_Agents._build_policy):
         return
     policy = REGISTRY_Policy["DCG_Policy"]
     policy = policy.func if isinstance(policy, functools.partial) else policy
     REGISTRY_Policy["DCG_Policy"] = functools.partial(policy, state_dim=state_size)
+    module = sys.modules[policy.__module__]
+    head = module.BasicQhead
+    # It also gives the network of the state one argument too many, an id's size of 0 in the third place.
+    module.BasicQhead = lambda *given: head(*(given[:2] + given[3:] if len(given) == 8 else given))
 
 
 def mend_weighted_mixing() -> None:

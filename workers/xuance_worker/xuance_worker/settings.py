@@ -66,7 +66,8 @@ def make_settings(config: XuanCeConfig, kind: str, *, seed: int, device: str, lo
         ConfigError: a setting that the algorithm does not have, or a value of another type.
     """
     form = config.algorithm.forms[kind]
-    own = load_yaml(settings_file(config, form))
+    # All agents look at n_epochs, also where the file has none.
+    own = {"n_epochs": 1, **load_yaml(settings_file(config, form))}
     found = {**load_yaml(CONFIGS / "basic.yaml"), **own, **form.changes}
     problems = _apply_fields(config, own, found) + _apply_parameters(config, found)
     if problems:
