@@ -42,9 +42,10 @@ def interpreter() -> str:
     named = os.environ.get("MOSAIC_XUANCE_PYTHON")
     if named:
         return named
-    from mosaic_cluster.catalog import environments  # built here if it is not there yet
+    from mosaic_cluster.catalog.environments import build, locate, read_environments
 
-    return str(environments.python_of("xuance"))
+    (declared,) = read_environments(HERE.parent / "xuance_worker" / "environment.toml")
+    return str(build(locate("xuance", declared)).python)
 
 
 class Machine:
@@ -182,6 +183,7 @@ class TestLife:
             ({"algo": "QMIX", "env_id": "simple_adversary_v3", "share_parameters": True}, "set it to false"),
             ({"algo": "IQL", "env_id": "nowhere:make"}, "PYTHONPATH"),
             ({"algo": "CommNet", "env_id": "xuance_games:turns", "env_kwargs": {"endless": True}}, "max_episode_steps"),
+            ({"algo": "PerDQN", "save_replay": True}, "no replay buffer that can be saved"),
             ({"device": "cuda"}, "sees no GPU here"),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
@@ -258,7 +260,8 @@ print(json.dumps({{
     "fresh": [len(fresh[0]), fresh[1], int(fresh[2])],
     "moments": len(optimizer), "updates": agent.learner.iterations, "schedule": agent.learner.scheduler.last_epoch,
     "epsilon": agent.e_greedy, "replay": int(agent.memory.size), "step": about["step"],
-    "reward": float(agent.memory.data["rewards"]["agent_0"][:, :200].sum()) if hasattr(agent.memory, "data") else None,
+    "paid": float(abs(agent.memory.data["rewards"]["agent_0"][:, :200]).sum()),
+    "beyond": float(abs(agent.memory.data["rewards"]["agent_0"][:, 200:]).sum()),
 }}))
 """
         found = machine.python_prints(code, qmix)
@@ -267,6 +270,7 @@ print(json.dumps({{
         assert found["schedule"] == found["updates"]
         assert found["epsilon"] < 1.0
         assert (found["replay"], found["step"]) == (200, 800)
+        assert found["paid"] > 0 == found["beyond"]
 
     def test_a_finished_run_ends_at_once(self, machine: Machine, ppo: Path, tmp_path: Path) -> None:
         machine.run(tmp_path, QUICK, MOSAIC_RESUME_FROM=str(last_checkpoint(ppo)))

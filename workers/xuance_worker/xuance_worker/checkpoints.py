@@ -29,6 +29,12 @@ MODEL, STATE, ABOUT = "final_train_model.pth", "state.pt", "checkpoint.json"
 _FACTORS = ("e_greedy", "egreedy", "noise_scale", "gradient_step")
 """Numbers of XuanCe's agents that move while they train, besides the step."""
 
+_COUNTS = ("iterations",)
+"""Numbers of XuanCe's learners that count."""
+
+REPLAY = ("DummyOffPolicyBuffer", "SequentialReplayBuffer", "MARL_OffPolicyBuffer")
+"""XuanCe's replay buffers that are nothing but arrays with a fill level."""
+
 
 class CheckpointError(ConfigError):
     """A checkpoint cannot be used."""
@@ -155,7 +161,9 @@ def _learner_state(learner: Any) -> dict[str, Any]:
     """Whatever a learner keeps: optimizers, schedules, networks of its own, learned numbers, counts."""
     found = {}
     for name, value in vars(learner).items():
-        if name not in ("policy", "config", "callback") and (kept := _kept(value)) is not None:
+        if name in _COUNTS:
+            found[name] = int(value)
+        elif name not in ("policy", "config", "callback") and (kept := _kept(value)) is not None:
             found[name] = kept
     return found
 
@@ -179,7 +187,9 @@ def _kept(value: Any) -> Any:
 
 def _restore_learner(learner: Any, state: Mapping[str, Any]) -> None:
     for name, kept in state.items():
-        if hasattr(learner, name):
+        if name in _COUNTS:
+            setattr(learner, name, kept)
+        elif hasattr(learner, name):
             _put_back(getattr(learner, name), kept)
 
 
@@ -234,15 +244,15 @@ def _restore_statistics(agent: Any, state: Mapping[str, Any]) -> None:
 
 def _replay_state(memory: Any) -> dict[str, Any] | None:
     """The filled part of a replay buffer: arrays of shape (environments, places, ...), or dicts of such."""
-    size = getattr(memory, "size", None)
-    if not isinstance(size, (int, np.integer)) or not hasattr(memory, "ptr"):
+    if type(memory).__name__ not in REPLAY:
         return None
+    size = int(memory.size)
     found = {}
     for name, value in vars(memory).items():
-        kept = _filled(value, memory, int(size))
+        kept = _filled(value, memory, size)
         if kept is not None:
             found[name] = kept
-    return {"size": int(size), "ptr": int(memory.ptr), "arrays": found}
+    return {"size": size, "ptr": int(memory.ptr), "arrays": found}
 
 
 def _filled(value: Any, memory: Any, size: int) -> Any:
@@ -261,7 +271,8 @@ def _restore_replay(memory: Any, state: Mapping[str, Any]) -> None:
     for name, kept in state["arrays"].items():
         _refill(getattr(memory, name), kept, size)
     memory.size = size
-    memory.ptr = state["ptr"] % memory.n_size if state["ptr"] or size == memory.n_size else size % memory.n_size
+    # A buffer that has grown since goes on behind what it holds.
+    memory.ptr = state["ptr"] if size == memory.n_size else size
 
 
 def _refill(value: Any, kept: Any, size: int) -> None:
@@ -332,6 +343,7 @@ __all__ = [
     "ABOUT",
     "FORMAT",
     "MODEL",
+    "REPLAY",
     "STATE",
     "CheckpointError",
     "build_space",

@@ -16,7 +16,7 @@ from xuance.torch.agents import REGISTRY_Agents
 
 from mosaic_cluster.worker import ConfigError, Problem, WorkerSession
 from xuance_worker.algorithms import MULTI
-from xuance_worker.checkpoints import describe_space
+from xuance_worker.checkpoints import REPLAY, describe_space
 from xuance_worker.config import XuanCeConfig
 from xuance_worker.environments import NO_LIMIT, kind_of_actions, make_environments
 from xuance_worker.repairs import mend_coordination_graph, mend_weighted_mixing
@@ -154,6 +154,11 @@ class Training:
             self.agent.writer.close()
             self.agent.writer = _Silence()
             shutil.rmtree(self._scratch, ignore_errors=True)
+        held = type(self.agent.memory).__name__
+        if self.config.save_replay and held not in REPLAY:
+            raise ConfigError([
+                Problem("save_replay", f"{self.config.algo} has no replay buffer that can be saved ({held}): leave it out")
+            ])  # fmt: skip
         if callback is not None:
             callback.attach(self.agent)
         return self.agent
