@@ -32,7 +32,7 @@ _FACTORS = ("e_greedy", "egreedy", "noise_scale", "gradient_step")
 _COUNTS = ("iterations",)
 """Numbers of XuanCe's learners that count."""
 
-REPLAY = ("DummyOffPolicyBuffer", "SequentialReplayBuffer", "MARL_OffPolicyBuffer")
+REPLAY = ("DummyOffPolicyBuffer", "SequentialReplayBuffer", "MARL_OffPolicyBuffer", "MeanField_OffPolicyBuffer")
 """XuanCe's replay buffers that are nothing but arrays with a fill level."""
 
 

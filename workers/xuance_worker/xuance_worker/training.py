@@ -157,7 +157,7 @@ class Training:
         held = type(self.agent.memory).__name__
         if self.config.save_replay and held not in REPLAY:
             raise ConfigError([
-                Problem("save_replay", f"{self.config.algo} has no replay buffer that can be saved ({held}): leave it out")
+                Problem("save_replay", f"{self.config.algo} has no replay buffer that can be saved: leave it out")
             ])  # fmt: skip
         if callback is not None:
             callback.attach(self.agent)
