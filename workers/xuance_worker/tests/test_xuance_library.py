@@ -433,3 +433,41 @@ def test_every_algorithm_trains_saves_and_plays(
     assert found["acts"] == "legal"
     if algo not in ("RANDOM", "DRQN"):  # the one learns nothing, the other does not tell
         assert found["metrics"]
+
+
+LEARN = {
+    "env_id": "simple_spread_v3",
+    "total_steps": 24_000,
+    "num_envs": 16,
+    "eval_episodes": 100,
+    "gamma": 0.9,
+    "seed": 1,
+}
+ROUNDS = {"buffer_size": 400, "n_minibatch": 2, "n_epochs": 10, "learning_rate": 0.002}
+MIXING = {
+    "share_parameters": True,
+    "learning_rate": 0.001,
+    "n_epochs": 2,
+    "parameters": {
+        "training_frequency": 16,
+        "decay_step_greedy": 160_000,
+        "hidden_dim_mixing_net": 32,
+        "hidden_dim_hyper_net": 64,
+    },
+}
+
+
+class TestLevels:
+    """What docs/workers/xuance.md says is reached; minutes each, on a machine that does nothing else."""
+
+    def test_cartpole(self, machine: Machine, tmp_path: Path) -> None:
+        machine.run(tmp_path, {"algo": "PPO", "total_steps": 100_000, "eval_episodes": 20, "seed": 1})
+        assert named(tmp_path, "run_completed")[0]["evaluation_return"] >= 475
+
+    @pytest.mark.parametrize(
+        ("algo", "own"), [("IPPO", ROUNDS), ("MAPPO", ROUNDS), ("QMIX", MIXING)], ids=["IPPO", "MAPPO", "QMIX"]
+    )
+    def test_better_than_random(self, machine: Machine, tmp_path: Path, algo: str, own: dict[str, Any]) -> None:
+        """Acting at random gets -80.0, with a standard error of 0.7 over 1,000 episodes."""
+        machine.run(tmp_path, {"algo": algo, **LEARN, **own})
+        assert named(tmp_path, "run_completed")[0]["evaluation_return"] > -75
