@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -178,6 +179,25 @@ class ParallelEnvironment(RawMultiAgentEnv):
         return spaces.Box(-np.inf, np.inf, shape, np.float32)
 
 
+class WatchedEnvironments(DummyVecMultiAgentEnv):
+    """XuanCe's vector environment; tells of every step, where somebody asks for it.
+
+    Attributes:
+        on_step: called with infos, and which episodes have ended.
+    """
+
+    on_step: Callable[[list[dict[str, Any]], list[int]], None] | None = None
+
+    def step_wait(self) -> Any:
+        """One step of all environments."""
+        found = super().step_wait()
+        if self.on_step is not None:
+            _, _, terminated, truncated, infos = found
+            ended = [each for each in range(self.num_envs) if all(terminated[each].values()) or truncated[each]]
+            self.on_step(infos, ended)
+        return found
+
+
 def make_environment(config: XuanCeConfig, seed: int) -> Any:
     """One environment, as XuanCe's vector environments want it.
 
@@ -198,7 +218,7 @@ def make_environment(config: XuanCeConfig, seed: int) -> Any:
 
 def make_environments(config: XuanCeConfig, number: int, seed: int) -> Any:
     """XuanCe's vector environment of ``number`` environments; the seeds of two runs do not overlap for close seeds."""
-    kind = DummyVecMultiAgentEnv if config.algorithm.agents == MULTI else DummyVecEnv
+    kind = WatchedEnvironments if config.algorithm.agents == MULTI else DummyVecEnv
     first = (seed * 1_000_003) % (2**31 - 1_000_000)
 
     def make(env_seed: int) -> Any:
@@ -345,6 +365,7 @@ def _refused(message: str) -> ConfigError:
 __all__ = [
     "GymnasiumEnvironment",
     "ParallelEnvironment",
+    "WatchedEnvironments",
     "kind_of_actions",
     "make_environment",
     "make_environments",

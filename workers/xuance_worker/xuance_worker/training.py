@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import shutil
 import tempfile
@@ -49,12 +50,17 @@ class Watcher(MultiAgentBaseCallback):
         self._every = every
         self._goal = goal
         self._recurrent = False
+        self._agent: Any = None
         self._number = 1
 
     def attach(self, agent: Any) -> None:
         """Look at how this agent counts: with recurrent networks for several agents, in whole episodes."""
         self._recurrent = bool(agent.use_rnn) and hasattr(agent, "agent_keys")
         self._number = agent.n_envs
+        if self._recurrent and "on_train_episode_info" not in inspect.getsource(type(agent).run_episodes):
+            # Agents that talk to each other do not tell when an episode has ended: the environments do it for them.
+            self._agent = agent
+            agent.train_envs.on_step = self._on_step
 
     def count(self, num_envs: int) -> None:
         """So many steps are taken at a time."""
@@ -81,6 +87,14 @@ class Watcher(MultiAgentBaseCallback):
     def on_train_step_end(self, current_step: int, **found: Any) -> None:
         """All environments have made a step, and networks have been updated if they were to be."""
         self._tick(int(current_step))
+
+    def _on_step(self, infos: list[dict[str, Any]], ended: list[int]) -> None:
+        if self._session.stopping:
+            raise Stopped
+        step = int(self._agent.current_step)  # the steps of these episodes are added when all of them have been told
+        for number in ended:
+            step += int(infos[number]["episode_step"])
+            self.on_train_episode_info(infos=infos, env_id=number, current_step=step)
 
     def on_test_step(self, **found: Any) -> None:
         """Recurrent agents play whole episodes, also for training: a stop need not wait for their end."""
