@@ -71,7 +71,6 @@ def build_experiment(config: MarllibConfig, folder: Optional[str], callbacks: Li
     Raises:
         ConfigError: BenchMARL knows no such setting, or refuses it.
     """
-    from benchmarl.environments import PettingZooTask
     from benchmarl.experiment import Experiment
 
     class Stepwise(Experiment):  # type: ignore[misc]
@@ -81,14 +80,31 @@ def build_experiment(config: MarllibConfig, folder: Optional[str], callbacks: Li
             for callback in self.callbacks:
                 callback.on_iteration_end(self)
 
-    task = PettingZooTask[GAMES[config.env_id].benchmarl].get_from_yaml()
-    task.config["max_cycles"] = config.episode_steps
+    task = build_task(config)
     experiment_config, algorithm_config = library_configs(config, folder)
     model = model_config(config)
     try:
         return Stepwise(task, algorithm_config, model, config.seed, experiment_config, callbacks=callbacks)
     except (ValueError, TypeError) as error:
         raise ConfigError([Problem("", "BenchMARL refuses the config: %s" % error)]) from error
+
+
+def build_task(config: MarllibConfig) -> Any:
+    """BenchMARL's task for a config: a game of PettingZoo, with scaled rewards."""
+    from benchmarl.environments import PettingZooTask
+    from benchmarl.environments.pettingzoo.common import PettingZooClass
+    from torchrl.envs.transforms import RewardScaling
+
+    class Scaled(PettingZooClass):  # type: ignore[misc]
+        def __reduce__(self) -> Any:
+            return (dict, ())  # BenchMARL pickles its task; a class within a function cannot be
+
+        def get_env_transforms(self, env: Any) -> List[Any]:
+            scale = config.get("reward_scale") or 1.0
+            return [RewardScaling(loc=0.0, scale=scale, in_keys=list(env.reward_keys), standard_normal=False)]
+
+    found = PettingZooTask[GAMES[config.env_id].benchmarl].get_from_yaml()
+    return Scaled(name=found.name, config={**found.config, "max_cycles": config.episode_steps})
 
 
 def library_configs(config: MarllibConfig, folder: Optional[str]) -> Tuple[Any, Any]:
@@ -110,7 +126,7 @@ def library_configs(config: MarllibConfig, folder: Optional[str]) -> Tuple[Any, 
         "buffer_device": device,
         "share_policy_params": config.share_policy != "individual",
         "prefer_continuous_actions": False,
-        "gamma": config.gamma,
+        "gamma": config.get("gamma"),
         "max_n_frames": config.total_steps,
         kind + "_n_envs_per_worker": config.get("num_envs") or 1,
         "off_policy_memory_size": 100_000,
@@ -195,14 +211,13 @@ class Reporter:
             experiment.run()
         except Stopped:
             pass  # run() has closed it
-        if self.session.step > self.session._saved_step:
-            self.save(experiment)
 
     def batch(self, experiment: Any, batch: Any) -> None:
         """A batch was collected: environment steps, and episodes that ended in it."""
         self.session.step = int(experiment.total_frames)
-        for team_return, length in finished_episodes(batch, experiment.group_map, self.config.episode_steps):
-            self.session.episode(team_return, length, terminated=False, truncated=True)
+        scale = self.config.get("reward_scale") or 1.0
+        for scaled, length in finished_episodes(batch, experiment.group_map, self.config.episode_steps):
+            self.session.episode(scaled / scale, length, terminated=False, truncated=True)
         self.session.heartbeat(self.metrics)
 
     def trained(self, losses: Any, group: str) -> None:
@@ -218,14 +233,17 @@ class Reporter:
             self.stopping_since = self.stopping_since or time.monotonic()
             if time.monotonic() - self.stopping_since > PATIENCE:
                 experiment.n_iters_performed += 1
+                self.save(experiment)
                 raise Stopped
 
     def iteration(self, experiment: Any) -> None:
         """An iteration is over: save what is due, and stop if asked to."""
-        if self.session.stopping:
-            raise Stopped
-        if self.session.checkpoint_due(self.config.checkpoint_every):
+        last = experiment.n_iters_performed >= experiment.config.get_max_n_iters(experiment.on_policy)
+        stopping = self.session.stopping
+        if last or stopping or self.session.checkpoint_due(self.config.checkpoint_every):
             self.save(experiment)
+        if stopping:
+            raise Stopped
 
     def save(self, experiment: Any) -> None:
         """A checkpoint of this moment; under its name it is complete, or not there."""

@@ -49,7 +49,11 @@ class MarllibConfig:
     learning_rate: Optional[float] = config_field(
         None, help="the optimizers' step size; " + _UNSET, exclusive_min=0, max=1
     )
-    gamma: float = config_field(0.99, help="discount factor", min=0, max=1)
+    gamma: Optional[float] = config_field(None, help="discount factor; " + _UNSET, min=0, max=1)
+    reward_scale: Optional[float] = config_field(
+        None, help="what rewards are multiplied by before they are learned from (benchmarl); what is reported is not "
+        "scaled; " + _UNSET, exclusive_min=0,
+    )  # fmt: skip
     rollout_steps: Optional[int] = config_field(
         None, help="steps collected between two updates; with marllib on-policy algorithms only; " + _UNSET,
         unit="environment steps", min=1,
@@ -179,6 +183,8 @@ def _problems(config: MarllibConfig) -> List[Problem]:
 def _marllib_problems(config: MarllibConfig) -> List[Problem]:
     problems: List[Problem] = []
     algorithm, game = ALGORITHMS[config.algo], GAMES[config.env_id]
+    if config.reward_scale is not None:
+        problems.append(Problem("reward_scale", "is a setting of backend benchmarl; marllib has none"))
     if config.episode_steps != EPISODE_STEPS:
         problems.append(Problem("episode_steps", "marllib plays MPE with %d; use backend benchmarl" % EPISODE_STEPS))
     if algorithm.paradigm == "VD" and not game.cooperative:

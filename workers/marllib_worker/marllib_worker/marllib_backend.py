@@ -78,7 +78,7 @@ def job(
     algorithm, game = ALGORITHMS[config.algo], GAMES[config.env_id]
     algo_args = library_settings(config)
     envs = config.get("num_envs") or 1
-    rllib_config: Dict[str, Any] = {"gamma": config.gamma, "num_envs_per_worker": envs, "log_level": "ERROR"}
+    rllib_config: Dict[str, Any] = {"gamma": config.get("gamma"), "num_envs_per_worker": envs, "log_level": "ERROR"}
     if algorithm.on_policy and config.get("rollout_steps"):
         # RLlib collects fragments until it has a batch: they are made to fit it.
         fragments = envs * max(1, config.num_workers)
