@@ -178,7 +178,8 @@ def settings_for(backend: str, algo: str, field_name: str) -> Tuple[Setting, ...
 
 # MPE's episodes are cut off, and BenchMARL counts what would have come after: with 0.99 that is a value of 100 steps,
 # which a critic takes long to learn. A smaller discount and smaller rewards bring it near to where networks begin.
-_BENCHMARL = {"gamma": 0.95, "reward_scale": 0.1, "num_envs": 4}
+_BENCHMARL = {"gamma": 0.9, "reward_scale": 0.1, "learning_rate": 1e-3}
+_REPLAY = {"rollout_steps": 800, "update_epochs": 50, "batch_size": 256, "num_envs": 16, **_BENCHMARL}
 
 DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "marllib": {
@@ -189,10 +190,12 @@ DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "q": {"batch_size": 32, "exploration_steps": 20_000, "num_envs": 1, "gamma": 0.99},
     },
     "benchmarl": {
-        "ppo": {"rollout_steps": 1000, "update_epochs": 10, "batch_size": 250, "learning_rate": 1e-3, **_BENCHMARL},
-        "ddpg": {"rollout_steps": 500, "update_epochs": 50, "batch_size": 256, "learning_rate": 1e-3, **_BENCHMARL},
-        "sac": {"rollout_steps": 500, "update_epochs": 50, "batch_size": 256, "learning_rate": 1e-3, **_BENCHMARL},
-        "q": {"rollout_steps": 500, "update_epochs": 50, "batch_size": 256, "learning_rate": 1e-3, **_BENCHMARL},
+        "ppo": {
+            "rollout_steps": 1600, "update_epochs": 8, "batch_size": 400, "num_envs": 32, "entropy_coef": 0.01, **_BENCHMARL,
+        },  # fmt: skip
+        "ddpg": _REPLAY,
+        "sac": _REPLAY,
+        "q": _REPLAY,
     },
 }
 """What a family of algorithms gets where the config says nothing: found on simple_spread_v3, with minutes to train.

@@ -14,6 +14,7 @@ import random
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from marllib_worker.algorithms import ALGORITHMS, GAMES
@@ -90,21 +91,53 @@ def build_experiment(config: MarllibConfig, folder: Optional[str], callbacks: Li
 
 
 def build_task(config: MarllibConfig) -> Any:
-    """BenchMARL's task for a config: a game of PettingZoo, with scaled rewards."""
+    """BenchMARL's task for a config: games of PettingZoo in one batch, with scaled rewards."""
     from benchmarl.environments import PettingZooTask
     from benchmarl.environments.pettingzoo.common import PettingZooClass
     from torchrl.envs.transforms import RewardScaling
 
-    class Scaled(PettingZooClass):  # type: ignore[misc]
+    from marllib_worker.benchmarl_games import BatchedGames
+
+    class Batched(PettingZooClass):  # type: ignore[misc]
         def __reduce__(self) -> Any:
             return (dict, ())  # BenchMARL pickles its task; a class within a function cannot be
+
+        def get_env_fun(self, num_envs: int, continuous_actions: bool, seed: Optional[int], device: Any) -> Any:
+            make_one = super().get_env_fun(num_envs, continuous_actions, seed, device)
+            settings = {name: value for name, value in self.config.items() if name != "task"}
+            settings["continuous_actions"] = continuous_actions
+            return lambda: BatchedGames(config, make_one(), num_envs, settings, seed or 0, device)
+
+        # BenchMARL wants the specs of one environment, and reads those of the batch for a game that it wraps itself.
+        def observation_spec(self, env: Any) -> Any:
+            return super().observation_spec(_unbatched(env))
+
+        def state_spec(self, env: Any) -> Any:
+            return super().state_spec(_unbatched(env))
+
+        def info_spec(self, env: Any) -> Any:
+            return super().info_spec(_unbatched(env))
+
+        def action_mask_spec(self, env: Any) -> Any:
+            return super().action_mask_spec(_unbatched(env))
+
+        def action_spec(self, env: Any) -> Any:
+            return super().action_spec(_unbatched(env))
 
         def get_env_transforms(self, env: Any) -> List[Any]:
             scale = config.get("reward_scale") or 1.0
             return [RewardScaling(loc=0.0, scale=scale, in_keys=list(env.reward_keys), standard_normal=False)]
 
     found = PettingZooTask[GAMES[config.env_id].benchmarl].get_from_yaml()
-    return Scaled(name=found.name, config={**found.config, "max_cycles": config.episode_steps})
+    return Batched(name=found.name, config={**found.config, "max_cycles": config.episode_steps})
+
+
+def _unbatched(env: Any) -> Any:
+    return SimpleNamespace(
+        observation_spec=env.full_observation_spec_unbatched,
+        full_action_spec=env.full_action_spec_unbatched,
+        group_map=env.group_map,
+    )
 
 
 def library_configs(config: MarllibConfig, folder: Optional[str]) -> Tuple[Any, Any]:
@@ -131,6 +164,7 @@ def library_configs(config: MarllibConfig, folder: Optional[str]) -> Tuple[Any, 
         kind + "_n_envs_per_worker": config.get("num_envs") or 1,
         "off_policy_memory_size": 100_000,
         "evaluation": False,
+        "evaluation_episodes": 1,
         "render": False,
         "loggers": ["csv"],
         "create_json": False,
@@ -140,9 +174,10 @@ def library_configs(config: MarllibConfig, folder: Optional[str]) -> Tuple[Any, 
     }
     settings.update(library_settings(config))
     settings.update(config.parameters)
-    settings["checkpoint_interval"] = settings.get(
-        kind + "_collected_frames_per_batch", getattr(experiment, kind + "_collected_frames_per_batch")
-    )
+    # TorchRL collects whole steps of all environments; BenchMARL looks whether to save by the number it was told.
+    frames, envs = kind + "_collected_frames_per_batch", settings[kind + "_n_envs_per_worker"]
+    settings[frames] = -(-settings.get(frames, getattr(experiment, frames)) // envs) * envs
+    settings["checkpoint_interval"] = settings[frames]
     unknown = _apply(settings, experiment, algorithm)
     if unknown:
         known = sorted({each.name for target in (experiment, algorithm) for each in dataclasses.fields(target)})
