@@ -191,8 +191,11 @@ DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "benchmarl": {
         "ppo": {
-            "rollout_steps": 1600, "update_epochs": 8, "batch_size": 400, "num_envs": 32, "entropy_coef": 0.01, **_BENCHMARL,
-        },  # fmt: skip
+            **_BENCHMARL,
+            **{"rollout_steps": 1000, "update_epochs": 10, "batch_size": 500, "num_envs": 20},
+            # Returns as they were: a critic that has yet to learn misleads.
+            **{"gae_lambda": 1.0, "entropy_coef": 0.01, "gamma": 0.95},
+        },
         "ddpg": _REPLAY,
         "sac": _REPLAY,
         "q": _REPLAY,
