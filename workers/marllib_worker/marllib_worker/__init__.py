@@ -10,9 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, List, Tuple
 
 if TYPE_CHECKING:
+    from mosaic_cluster.worker import WorkerCapabilities, WorkerMetadata
+
     from marllib_worker.config import MarllibConfig, load_worker_config
     from marllib_worker.runtime import MarllibRuntime
-    from mosaic_cluster.worker import WorkerCapabilities, WorkerMetadata
 
 __version__ = "0.1.0"
 
@@ -60,7 +61,7 @@ def get_worker_metadata() -> Tuple[WorkerMetadata, WorkerCapabilities]:
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError("module %r has no attribute %r" % (__name__, name))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(home), name)
     globals()[name] = value
     return value

@@ -192,9 +192,14 @@ DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "benchmarl": {
         "ppo": {
             **_BENCHMARL,
-            **{"rollout_steps": 1000, "update_epochs": 10, "batch_size": 500, "num_envs": 20},
+            "rollout_steps": 1000,
+            "update_epochs": 10,
+            "batch_size": 500,
+            "num_envs": 20,
             # Returns as they were: a critic that has yet to learn misleads.
-            **{"gae_lambda": 1.0, "entropy_coef": 0.01, "gamma": 0.95},
+            "gae_lambda": 1.0,
+            "entropy_coef": 0.01,
+            "gamma": 0.95,
         },
         "ddpg": _REPLAY,
         "sac": _REPLAY,

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any, Dict, List, Mapping
 
-from marllib_worker.config import MarllibConfig
 from mosaic_cluster.worker import MosaicError, Problem
+
+from marllib_worker.config import MarllibConfig
 
 FORMAT = 1
 DESCRIPTION = "mosaic.json"
@@ -35,9 +36,9 @@ def describe_checkpoint(folder: Path) -> Dict[str, Any]:
     try:
         found = json.loads((Path(folder) / DESCRIPTION).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MosaicError("%s is no checkpoint of this worker (%s); %s" % (folder, error, advice)) from error
+        raise MosaicError(f"{folder} is no checkpoint of this worker ({error}); {advice}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise MosaicError("the checkpoint %s is not of format %d; %s" % (folder, FORMAT, advice))
+        raise MosaicError(f"the checkpoint {folder} is not of format {FORMAT}; {advice}")
     return found
 
 
@@ -45,7 +46,7 @@ def checkpoint_problems(config: MarllibConfig, described: Mapping[str, Any]) -> 
     """Why a run cannot go on from a checkpoint: its networks would not fit."""
     saved, given = described["config"], config.to_dict()
     return [
-        Problem(name, "is %r, but the checkpoint to resume from was made with %r" % (given[name], saved.get(name)))
+        Problem(name, f"is {given[name]!r}, but the checkpoint to resume from was made with {saved.get(name)!r}")
         for name in _MUST_AGREE
         if given[name] != saved.get(name)
     ]

@@ -1,7 +1,7 @@
 """BenchMARL 1.5.2: the maintained way to nine of the algorithms, in this process, on a modern Python.
 
-Heartbeats come from its callback ``on_batch_collected``. It saves at the end of an iteration, where ``checkpoint_interval``
-says so; here it is asked at every one, and decides itself. What BenchMARL leaves out of a checkpoint and a run needs
+Heartbeats come from its callback ``on_batch_collected``. It saves at the end of an iteration, where
+``checkpoint_interval`` says so; here it is asked at every one, and decides itself. What BenchMARL leaves out of a checkpoint and a run needs
 to go on is added by the callbacks ``on_state_dict`` and ``on_load_state_dict``: the optimizers and the random states.
 """
 
@@ -17,11 +17,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
+from mosaic_cluster.worker import ConfigError, Problem, WorkerSession
+
 from marllib_worker.algorithms import ALGORITHMS, GAMES
 from marllib_worker.analytics import DESCRIPTION, describe_checkpoint, description
 from marllib_worker.config import MarllibConfig, library_settings
 from marllib_worker.runtime import missing_library
-from mosaic_cluster.worker import ConfigError, Problem, WorkerSession
 
 CONTENT = "experiment.pt"
 PATIENCE = 10.0
@@ -87,7 +88,7 @@ def build_experiment(config: MarllibConfig, folder: Optional[str], callbacks: Li
     try:
         return Stepwise(task, algorithm_config, model, config.seed, experiment_config, callbacks=callbacks)
     except (ValueError, TypeError) as error:
-        raise ConfigError([Problem("", "BenchMARL refuses the config: %s" % error)]) from error
+        raise ConfigError([Problem("", f"BenchMARL refuses the config: {error}")]) from error
 
 
 def build_task(config: MarllibConfig) -> Any:
@@ -181,8 +182,8 @@ def library_configs(config: MarllibConfig, folder: Optional[str]) -> Tuple[Any, 
     unknown = _apply(settings, experiment, algorithm)
     if unknown:
         known = sorted({each.name for target in (experiment, algorithm) for each in dataclasses.fields(target)})
-        text = "neither BenchMARL's experiment nor %s has it; there are %s" % (config.algo, ", ".join(known))
-        raise ConfigError([Problem("parameters.%s" % name, text) for name in unknown])
+        text = "neither BenchMARL's experiment nor {} has it; there are {}".format(config.algo, ", ".join(known))
+        raise ConfigError([Problem(f"parameters.{name}", text) for name in unknown])
     return experiment, algorithm
 
 
@@ -259,7 +260,7 @@ class Reporter:
         """A group's update is done: its mean losses go with the next heartbeat."""
         for name, value in losses.items():
             if value.dtype.is_floating_point and name.startswith(("loss", "entropy", "kl", "grad_norm")):
-                key = name if len(self.config.env_id) and group == "agent" else "%s.%s" % (name, group)
+                key = name if len(self.config.env_id) and group == "agent" else f"{name}.{group}"
                 self.metrics[key] = round(float(value.float().mean()), 6)
 
     def in_an_update(self, experiment: Any) -> None:
@@ -285,7 +286,7 @@ class Reporter:
         import torch
 
         step, folder = self.session.step, self.session.checkpoint_dir
-        target, unfinished = folder / ("checkpoint_%d" % step), folder / (".checkpoint_%d.tmp" % step)
+        target, unfinished = folder / f"checkpoint_{step}", folder / f".checkpoint_{step}.tmp"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         torch.save(experiment.state_dict(), unfinished / CONTENT)

@@ -52,7 +52,11 @@ class BatchedGames(EnvBase):  # type: ignore[misc]
 
     def _reset(self, tensordict: Optional[TensorDictBase] = None, **options: Any) -> TensorDictBase:
         asked = None if tensordict is None else tensordict.get("_reset", None)
-        which = np.ones(len(self._games), bool) if asked is None else asked.reshape(len(self._games), -1)[:, 0].cpu().numpy()
+        which = (
+            np.ones(len(self._games), bool)
+            if asked is None
+            else asked.reshape(len(self._games), -1)[:, 0].cpu().numpy()
+        )
         for index in np.flatnonzero(which):
             seen, _ = self._games[index].reset(seed=self._seeds[index])
             self._seeds[index] = None  # later ones go on with the environment's own generator

@@ -9,12 +9,12 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 import torch
+from mosaic_cluster.worker import ConfigError, Problem
 from tensordict import TensorDict
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from marllib_worker.benchmarl_backend import build_experiment, checkpoint_file
 from marllib_worker.config import MarllibConfig
-from mosaic_cluster.worker import ConfigError, Problem
 
 
 def load(folder: Path, about: Mapping[str, Any], config: MarllibConfig, agent: Optional[str], device: str) -> Any:
@@ -24,7 +24,7 @@ def load(folder: Path, about: Mapping[str, Any], config: MarllibConfig, agent: O
         experiment = build_experiment(config, scratch, [])
         content = torch.load(checkpoint_file(folder), map_location="cpu", weights_only=False)
         for group in experiment.group_map:
-            experiment.losses[group].load_state_dict(content["loss_%s" % group])
+            experiment.losses[group].load_state_dict(content[f"loss_{group}"])
         group, row = _place(experiment.group_map, agent)
         policy = BenchmarlPolicy(experiment, group, row, (config.env_id,))
         experiment.close()
@@ -79,7 +79,7 @@ def _place(group_map: Mapping[str, List[str]], agent: Optional[str]) -> Tuple[st
         if agent in agents:
             return group, agents.index(agent)
     known = ", ".join(name for agents in group_map.values() for name in agents)
-    raise ConfigError([Problem("agent", "there is no %r in this game; there are %s" % (agent, known))])
+    raise ConfigError([Problem("agent", f"there is no {agent!r} in this game; there are {known}")])
 
 
 __all__ = ["BenchmarlPolicy", "load"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Any, Optional, Sequence
 
-from marllib_worker.config import MarllibConfig
 from mosaic_cluster.worker import run_program
+
+from marllib_worker.config import MarllibConfig
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

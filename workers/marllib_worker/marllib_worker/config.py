@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Union
 
+from mosaic_cluster.worker import ConfigError, Problem, build_config, config_field, load_worker_config_from_file
+
 from marllib_worker.algorithms import (
     ALGORITHMS,
     BACKENDS,
@@ -16,7 +18,6 @@ from marllib_worker.algorithms import (
     algorithms_of,
     settings_for,
 )
-from mosaic_cluster.worker import ConfigError, Problem, build_config, config_field, load_worker_config_from_file
 
 _LARGEST_SEED = 2**31 - 1
 _UNSET = "null: what suits the algorithm with this backend"
@@ -30,16 +31,17 @@ class MarllibConfig:
     seed: Optional[int] = config_field(
         None, help="seed of all randomness; null draws one and reports it", min=0, max=_LARGEST_SEED
     )
-    backend: str = config_field("marllib", help="the library that trains: MARLlib 1.0.3 or BenchMARL 1.5.2", choices=BACKENDS)
+    backend: str = config_field(
+        "marllib", help="the library that trains: MARLlib 1.0.3 or BenchMARL 1.5.2", choices=BACKENDS
+    )
     algo: str = config_field(
         "mappo",
-        help="the algorithm; marllib has %s; benchmarl has %s"
-        % (", ".join(algorithms_of("marllib")), ", ".join(algorithms_of("benchmarl"))),
+        help="the algorithm; marllib has {}; benchmarl has {}".format(
+            ", ".join(algorithms_of("marllib")), ", ".join(algorithms_of("benchmarl"))
+        ),
         choices=tuple(ALGORITHMS),
     )
-    env_id: str = config_field(
-        "simple_spread_v3", help="the game, by PettingZoo's name of it", choices=tuple(GAMES)
-    )
+    env_id: str = config_field("simple_spread_v3", help="the game, by PettingZoo's name of it", choices=tuple(GAMES))
     total_steps: int = config_field(
         100_000, help="how long to train; rounded up to whole iterations", unit="environment steps", min=1
     )
@@ -60,8 +62,8 @@ class MarllibConfig:
     )  # fmt: skip
     update_epochs: Optional[int] = config_field(
         None,
-        help="passes of an update over its rollout (ppo, trpo); with benchmarl's off-policy algorithms the gradient steps "
-        "of an update; " + _UNSET,
+        help="passes of an update over its rollout (ppo, trpo); with benchmarl's off-policy algorithms the "
+        "gradient steps of an update; " + _UNSET,
         min=1,
     )
     batch_size: Optional[int] = config_field(
@@ -92,11 +94,12 @@ class MarllibConfig:
     )
     share_policy: str = config_field(
         "all",
-        help="who shares one policy: all agents, each group (agents of one kind), or nobody; happo and hatrpo never share",
+        help="who shares one policy: all agents, each group (agents of one kind), or nobody; happo and hatrpo "
+        "never share",
         choices=("all", "group", "individual"),
     )
     core_arch: str = config_field("mlp", help="core of the networks", choices=("mlp", "gru", "lstm"))
-    hidden_sizes: List[int] = config_field([128, 128], help="sizes of the networks' layers", min=1)
+    hidden_sizes: List[int] = config_field([128, 128], help="sizes of the networks' layers", min=1)  # noqa: RUF009
     num_envs: Optional[int] = config_field(None, help="environments stepped side by side; " + _UNSET, min=1)
     num_workers: int = config_field(
         0, help="processes that collect besides the one that learns (marllib); 0: the one that learns collects", min=0
@@ -105,7 +108,10 @@ class MarllibConfig:
         "auto", help="where the networks live; auto: a GPU if one is granted", choices=("auto", "cpu", "cuda")
     )
     checkpoint_every: int = config_field(
-        20_000, help="distance of checkpoints, at ends of iterations; 0: only the last one", unit="environment steps", min=0
+        20_000,
+        help="distance of checkpoints, at ends of iterations; 0: only the last one",
+        unit="environment steps",
+        min=0,
     )
     keep_checkpoints: int = config_field(3, help="how many of the newest checkpoints stay, besides the best", min=1)
     parameters: Dict[str, Any] = config_field(
@@ -159,13 +165,13 @@ def _problems(config: MarllibConfig) -> List[Problem]:
         problems.append(Problem("run_id", "must not be empty"))
     if backend not in algorithm.backends:
         known = ", ".join(algorithms_of(backend))
-        advice = "set backend to %s, or algo to one of %s" % (algorithm.backends[0], known)
-        problems.append(Problem("algo", "%s does not have %r; %s" % (backend, config.algo, advice)))
+        advice = f"set backend to {algorithm.backends[0]}, or algo to one of {known}"
+        problems.append(Problem("algo", f"{backend} does not have {config.algo!r}; {advice}"))
         return problems
     for name in SETTINGS[backend]:
         if getattr(config, name) is not None and not settings_for(backend, config.algo, name):
             has = [each for each in SETTINGS[backend] if settings_for(backend, config.algo, each)]
-            text = "is not a setting of %s with backend %s, which has %s" % (config.algo, backend, ", ".join(has))
+            text = "is not a setting of {} with backend {}, which has {}".format(config.algo, backend, ", ".join(has))
             problems.append(Problem(name, text))
     if not config.hidden_sizes:
         problems.append(Problem("hidden_sizes", "must name at least one layer, as in [128, 128]"))
@@ -175,7 +181,7 @@ def _problems(config: MarllibConfig) -> List[Problem]:
         problems.append(Problem("num_workers", "is a setting of backend marllib; benchmarl has num_envs"))
     shares = config.share_policy == "all" and config.algo not in ("happo", "hatrpo")
     if shares and not game.shareable and backend == "marllib":
-        text = "the agents of %s cannot share one policy; set it to individual" % config.env_id
+        text = f"the agents of {config.env_id} cannot share one policy; set it to individual"
         problems.append(Problem("share_policy", text))
     return problems
 
@@ -186,13 +192,13 @@ def _marllib_problems(config: MarllibConfig) -> List[Problem]:
     if config.reward_scale is not None:
         problems.append(Problem("reward_scale", "is a setting of backend benchmarl; marllib has none"))
     if config.episode_steps != EPISODE_STEPS:
-        problems.append(Problem("episode_steps", "marllib plays MPE with %d; use backend benchmarl" % EPISODE_STEPS))
+        problems.append(Problem("episode_steps", f"marllib plays MPE with {EPISODE_STEPS}; use backend benchmarl"))
     if algorithm.paradigm == "VD" and not game.cooperative:
         able = ", ".join(name for name, each in GAMES.items() if each.cooperative)
-        text = "%s decomposes the value of a team, and plays %s only" % (config.algo, able)
+        text = f"{config.algo} decomposes the value of a team, and plays {able} only"
         problems.append(Problem("env_id", text))
     if algorithm.family == "q" and config.share_policy == "individual":
-        problems.append(Problem("share_policy", "%s of marllib knows only one policy for all" % config.algo))
+        problems.append(Problem("share_policy", f"{config.algo} of marllib knows only one policy for all"))
     return problems
 
 

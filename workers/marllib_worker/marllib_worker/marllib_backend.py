@@ -17,13 +17,14 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional
 
+from mosaic_cluster.worker import ConfigError, Problem, WorkerSession
+
 from marllib_worker import results
 from marllib_worker.algorithms import ALGORITHMS, GAMES
 from marllib_worker.analytics import describe_checkpoint
 from marllib_worker.config import MarllibConfig, library_settings
 from marllib_worker.processes import adopt_orphans, end_descendants
 from marllib_worker.runtime import TrainingError, missing_library
-from mosaic_cluster.worker import ConfigError, Problem, WorkerSession
 
 PATIENCE = 20.0
 """Seconds that an iteration may still take when the run is to stop; then the last checkpoint has to do."""
@@ -85,7 +86,7 @@ def job(
         rllib_config["rollout_fragment_length"] = -(-config.get("rollout_steps") // fragments)
     for name, value in config.parameters.items():
         (rllib_config if name in RLLIB_SETTINGS else algo_args)[name] = value
-    local_dir = session.run_dir / "marllib" / ("%d-%d" % (os.getpid(), time.time_ns()))
+    local_dir = session.run_dir / "marllib" / f"{os.getpid()}-{time.time_ns()}"
     return {
         "algo": config.algo,
         "map": game.marllib,
@@ -154,8 +155,8 @@ class _Training:
             raise ConfigError([_refused(self.scratch)])
         elif child.returncode != 0:
             raise TrainingError(
-                "MARLlib's process ended with exit code %s after %d steps%s"
-                % (child.returncode, self.session.step, _last_words(Path(self.wanted["local_dir"])))
+                f"MARLlib's process ended with exit code {child.returncode} after {self.session.step} steps"
+                + _last_words(Path(self.wanted["local_dir"]))
             )
         return {"library_seconds": round(time.monotonic() - began, 1)}
 
@@ -200,7 +201,8 @@ class _Training:
 
     def _give_up(self, left: List[int]) -> None:
         sys.stderr.write(
-            "the iteration under way did not end within %g seconds and was cut off; the last checkpoint stands\n" % PATIENCE
+            f"the iteration under way did not end within {PATIENCE:g} seconds and was cut off; "
+            "the last checkpoint stands\n"
         )
 
 
@@ -222,11 +224,11 @@ def _check(config: MarllibConfig, scratch: Path, wanted: Mapping[str, Any]) -> N
     if code == 2:
         raise ConfigError([_refused(scratch)])
     if code != 0:
-        raise TrainingError("MARLlib cannot be set up here: its process ended with exit code %s, see above" % code)
+        raise TrainingError(f"MARLlib cannot be set up here: its process ended with exit code {code}, see above")
 
 
 def _refused(scratch: Path) -> Problem:
-    return Problem("parameters", "MARLlib refuses: %s" % (scratch / "problem").read_text(encoding="utf-8"))
+    return Problem("parameters", "MARLlib refuses: {}".format((scratch / "problem").read_text(encoding="utf-8")))
 
 
 def _close(child: subprocess.Popen[bytes]) -> None:
@@ -254,7 +256,9 @@ def _gpus(config: MarllibConfig, available: bool) -> int:
     if config.device == "cpu" or (config.device == "auto" and not os.environ.get("CUDA_VISIBLE_DEVICES")):
         return 0
     if not available and config.device == "cuda":
-        raise ConfigError([Problem("device", "is cuda, but torch of MARLlib's environment sees no GPU here; set auto or cpu")])
+        raise ConfigError(
+            [Problem("device", "is cuda, but torch of MARLlib's environment sees no GPU here; set auto or cpu")]
+        )
     return int(available)
 
 

@@ -107,7 +107,7 @@ class Hooks:
     def keep(self, source: Path, step: int) -> None:
         """Copy one of Tune's checkpoints to the run's; under its name it is complete, or not there."""
         folder = Path(self.job["checkpoint_dir"])
-        target, unfinished = folder / ("checkpoint_%d" % step), folder / (".checkpoint_%d.tmp" % step)
+        target, unfinished = folder / f"checkpoint_{step}", folder / f".checkpoint_{step}.tmp"
         shutil.rmtree(unfinished, ignore_errors=True)
         shutil.copytree(source, unfinished)
         names = [each.name for each in source.iterdir() if each.name.startswith("checkpoint-") and "." not in each.name]
@@ -182,9 +182,7 @@ def build(job: Dict[str, Any]) -> Any:
     """
     from marllib import marl
 
-    env = marl.make_env(
-        environment_name="mpe", map_name=job["map"], force_coop=job["force_coop"], **job["env_args"]
-    )
+    env = marl.make_env(environment_name="mpe", map_name=job["map"], force_coop=job["force_coop"], **job["env_args"])
     algorithm = getattr(marl.algos, job["algo"])(hyperparam_source="common", **job["algo_args"])
     model = marl.build_model(env, algorithm, job["model"])
     return algorithm, env, model

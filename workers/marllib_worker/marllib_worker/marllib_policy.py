@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
+from mosaic_cluster.worker import ConfigError, Problem, WorkerSession
 
 from marllib_worker.algorithms import ALGORITHMS, GAMES
 from marllib_worker.config import MarllibConfig
 from marllib_worker.marllib_backend import job
 from marllib_worker.marllib_child import build
-from mosaic_cluster.worker import ConfigError, Problem, WorkerSession
 
 _GAMES = ("simple_spread_v3",)
 
@@ -25,20 +25,22 @@ class _Captured(Exception):
 def load(folder: Path, about: Mapping[str, Any], config: MarllibConfig, agent: Optional[str], device: str) -> Any:
     """The policy of one agent; see :func:`marllib_worker.policy.load_policy`."""
     if config.env_id not in _GAMES:
-        text = "MARLlib pads what agents of %s see and do to one size, which the game does not know" % config.env_id
+        text = f"MARLlib pads what agents of {config.env_id} see and do to one size, which the game does not know"
         raise ConfigError([Problem("game", text + "; only policies of simple_spread_v3 can be loaded")])
-    agents = ["agent_%d" % index for index in range(GAMES[config.env_id].agents)]
+    agents = [f"agent_{index}" for index in range(GAMES[config.env_id].agents)]
     if agent is not None and agent not in agents:
-        raise ConfigError([Problem("agent", "there is no %r in this game; there are %s" % (agent, ", ".join(agents)))])
+        raise ConfigError(
+            [Problem("agent", "there is no {!r} in this game; there are {}".format(agent, ", ".join(agents)))]
+        )
     row = 0 if agent is None else agents.index(agent)
     with tempfile.TemporaryDirectory(prefix="ml") as scratch:
         trainer = _trainer(config, Path(scratch))
         with (folder / about["file"]).open("rb") as file:
-            state = pickle.load(file)  # noqa: S301 - RLlib 1.8 has no other format
+            state = pickle.load(file)  # RLlib 1.8 has no other format
         trainer.workers.local_worker().restore(state["worker"])
     policies = trainer.workers.local_worker().policy_map
     names = list(policies.keys())
-    policy = policies[names[0] if len(names) == 1 else "policy_%d" % row]
+    policy = policies[names[0] if len(names) == 1 else f"policy_{row}"]
     return RllibPolicy(policy, row if ALGORITHMS[config.algo].family == "q" else None, len(agents), config)
 
 

@@ -11,10 +11,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from mosaic_cluster.worker import ConfigError, Problem, refuse_game
+
 from marllib_worker.algorithms import ALGORITHMS
 from marllib_worker.analytics import describe_checkpoint
 from marllib_worker.config import MarllibConfig
-from mosaic_cluster.worker import ConfigError, Problem, refuse_game
 
 _HOMES = {"marllib": "marllib_worker.marllib_policy", "benchmarl": "marllib_worker.benchmarl_policy"}
 
@@ -55,17 +56,15 @@ def load_policy(
     return import_module(_HOMES[config.backend]).load(folder, about, config, agent, device)
 
 
-def _problems(
-    config: MarllibConfig, agent: Optional[str], continuous: bool, options: Dict[str, Any]
-) -> List[Problem]:
+def _problems(config: MarllibConfig, agent: Optional[str], continuous: bool, options: Dict[str, Any]) -> List[Problem]:
     found = [Problem(name, "there is no such option; there is continuous_actions") for name in options]
     trained = ALGORITHMS[config.algo].actions == "continuous"
     if trained != continuous:
         kind = "continuous" if trained else "discrete"
-        text = "is %s, but %s was trained with %s actions" % (continuous, config.algo, kind)
+        text = f"is {continuous}, but {config.algo} was trained with {kind} actions"
         found.append(Problem("continuous_actions", text))
     if config.core_arch != "mlp":
-        text = "is %s: only policies without memory can be loaded, those of core_arch mlp" % config.core_arch
+        text = f"is {config.core_arch}: only policies without memory can be loaded, those of core_arch mlp"
         found.append(Problem("core_arch", text))
     if agent is None and (config.share_policy != "all" or config.algo in ("happo", "hatrpo")):
         found.append(Problem("agent", "must name one, as agent_0: the agents of this run do not share one policy"))

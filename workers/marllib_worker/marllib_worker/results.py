@@ -62,7 +62,7 @@ def metrics(result: Mapping[str, Any]) -> Dict[str, float]:
         stats = told.get("learner_stats", told) if isinstance(told, Mapping) else {}
         for name, value in stats.items():
             if any(part in name for part in _KEPT) and isinstance(value, (int, float)) and math.isfinite(value):
-                found[name if len(learners) == 1 else "%s.%s" % (name, policy)] = round(float(value), 6)
+                found[name if len(learners) == 1 else f"{name}.{policy}"] = round(float(value), 6)
     return found
 
 
@@ -70,9 +70,9 @@ def _object(line: bytes, path: Path) -> Dict[str, Any]:
     try:
         found = json.loads(line)
     except ValueError as error:
-        raise ValueError("a line of %s is not JSON (%s): %r" % (path, error, line[:80])) from error
+        raise ValueError(f"a line of {path} is not JSON ({error}): {line[:80]!r}") from error
     if not isinstance(found, dict):
-        raise ValueError("a line of %s is not a JSON object: %r" % (path, line[:80]))
+        raise ValueError(f"a line of {path} is not a JSON object: {line[:80]!r}")
     return found
 
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any, Callable, Dict, Mapping, Optional
 
+from mosaic_cluster.worker import ConfigError, MosaicError, Problem, WorkerSession
+
 from marllib_worker.algorithms import ALGORITHMS
 from marllib_worker.analytics import checkpoint_problems, describe_checkpoint
 from marllib_worker.config import MarllibConfig
-from mosaic_cluster.worker import ConfigError, MosaicError, Problem, WorkerSession
 
 _HOMES = {"marllib": "marllib_worker.marllib_backend", "benchmarl": "marllib_worker.benchmarl_backend"}
 _FORMATS = {"marllib": "rllib-1.8", "benchmarl": "pytorch"}
@@ -74,11 +75,8 @@ class MarllibRuntime:
 
 def missing_library(config: MarllibConfig, error: ImportError) -> ConfigError:
     """What to say where the library of a backend cannot be imported."""
-    text = "%s cannot be imported here (%s: %s); build its environment: mosaic workers install marllib" % (
-        config.backend,
-        type(error).__name__,
-        error,
-    )
+    advice = "build its environment: mosaic workers install marllib"
+    text = f"{config.backend} cannot be imported here ({type(error).__name__}: {error}); {advice}"
     return ConfigError([Problem("backend", text)])
 
 

@@ -12,18 +12,25 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-import marllib_worker
+import mosaic_cluster
 import pytest
-from marllib_worker import MarllibConfig, get_worker_metadata, load_worker_config, marllib_backend, processes, results
+from mosaic_cluster.catalog.environments.declared import choose
+from mosaic_cluster.catalog.environments.reading import read_environments
+from mosaic_cluster.worker import (
+    ConfigError,
+    MosaicError,
+    WorkerCapabilities,
+    WorkerConfig,
+    WorkerMetadata,
+    WorkerSession,
+)
+
+import marllib_worker
+from marllib_worker import MarllibConfig, get_worker_metadata, load_worker_config, marllib_backend, results
 from marllib_worker.algorithms import ALGORITHMS, DEFAULTS, GAMES, SETTINGS, algorithms_of, settings_for
 from marllib_worker.analytics import DESCRIPTION, checkpoint_problems, describe_checkpoint, description
 from marllib_worker.config import library_settings
 from marllib_worker.policy import load_policy
-
-import mosaic_cluster
-from mosaic_cluster.catalog.environments.declared import choose
-from mosaic_cluster.catalog.environments.reading import read_environments
-from mosaic_cluster.worker import ConfigError, MosaicError, WorkerCapabilities, WorkerConfig, WorkerMetadata, WorkerSession
 
 PACKAGE = Path(marllib_worker.__file__).parent
 CONTRACT = str(Path(mosaic_cluster.__file__).parent.parent)
