@@ -1,8 +1,9 @@
 """BenchMARL 1.5.2: the maintained way to nine of the algorithms, in this process, on a modern Python.
 
 Heartbeats come from its callback ``on_batch_collected``. It saves at the end of an iteration, where
-``checkpoint_interval`` says so; here it is asked at every one, and decides itself. What BenchMARL leaves out of a checkpoint and a run needs
-to go on is added by the callbacks ``on_state_dict`` and ``on_load_state_dict``: the optimizers and the random states.
+``checkpoint_interval`` says so; here it is asked at every one, and decides itself. What BenchMARL leaves out of a
+checkpoint and a run needs to go on is added by the callbacks ``on_state_dict`` and ``on_load_state_dict``: the
+optimizers.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import random
 import shutil
 import time
 from pathlib import Path
@@ -25,7 +25,7 @@ from marllib_worker.config import MarllibConfig, library_settings
 from marllib_worker.runtime import missing_library
 
 CONTENT = "experiment.pt"
-PATIENCE = 10.0
+PATIENCE = 5.0
 """Seconds that an update may still take when the run is to stop; then the rest of it is skipped."""
 
 
@@ -347,15 +347,11 @@ def finished_episodes(batch: Any, group_map: Mapping[str, Any], episode_steps: i
 
 def more_state(experiment: Any) -> Dict[str, Any]:
     """What BenchMARL's own checkpoint lacks."""
-    import numpy
-    import torch
-
     return {
         "optimizers": {
             group: {name: optimizer.state_dict() for name, optimizer in of_group.items()}
             for group, of_group in experiment.optimizers.items()
-        },
-        "random": (random.getstate(), numpy.random.get_state(), torch.get_rng_state()),
+        }
     }
 
 

@@ -114,7 +114,7 @@ class MarllibConfig:
         min=0,
     )
     keep_checkpoints: int = config_field(3, help="how many of the newest checkpoints stay, besides the best", min=1)
-    parameters: Dict[str, Any] = config_field(
+    parameters: Dict[str, Any] = config_field(  # noqa: RUF009
         {}, help="further settings of the library by its own names (MARLlib: its algo_args and RLlib's config; "
         "BenchMARL: its experiment and algorithm config); they win over all above",
     )  # fmt: skip
