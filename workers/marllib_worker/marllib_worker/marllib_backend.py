@@ -7,6 +7,7 @@ standard input is closed: it ends after the current iteration, with a checkpoint
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -39,12 +40,10 @@ def train(config: MarllibConfig, session: WorkerSession) -> Mapping[str, Any]:
         ConfigError: MARLlib is not there, or refuses a setting.
         TrainingError: its process failed.
     """
-    try:
-        import marllib  # noqa: F401 - seconds faster to find out here than in a process of its own
-        import torch
-    except ImportError as error:
-        raise missing_library(config, error) from error
-    gpus = _gpus(config, torch.cuda.is_available())
+    for name in ("marllib", "torch"):  # they are imported in a process of their own, not in this one
+        if importlib.util.find_spec(name) is None:
+            raise missing_library(config, ImportError(f"No module named {name!r}"))
+    gpus = _gpus(config)
     # Unix sockets have paths of at most 107 characters, and Ray's stand deep below this folder.
     scratch = Path(tempfile.mkdtemp(prefix="ml", dir="/tmp" if os.access("/tmp", os.W_OK) else None))
     try:
@@ -252,9 +251,12 @@ def _model(config: MarllibConfig) -> Dict[str, Any]:
     }
 
 
-def _gpus(config: MarllibConfig, available: bool) -> int:
+def _gpus(config: MarllibConfig) -> int:
     if config.device == "cpu" or (config.device == "auto" and not os.environ.get("CUDA_VISIBLE_DEVICES")):
         return 0
+    import torch
+
+    available = torch.cuda.is_available()
     if not available and config.device == "cuda":
         raise ConfigError(
             [Problem("device", "is cuda, but torch of MARLlib's environment sees no GPU here; set auto or cpu")]

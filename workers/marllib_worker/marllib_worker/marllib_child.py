@@ -19,6 +19,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -63,7 +64,16 @@ class Hooks:
         ray.init, tune.run = self.init, self.run
 
     def init(self, *args: Any, **given: Any) -> Any:
-        """``ray.init`` of a private instance on loopback."""
+        """``ray.init`` of a private instance on loopback.
+
+        Ray 1.8 takes port 6379 first, which a cluster of today may want.
+        """
+        from ray import ray_constants
+        from ray._private import services
+
+        if services.address_to_ip("127.0.0.1") != "127.0.0.1":
+            sys.stderr.write("this Ray has not the patch of environment.toml: it listens beyond loopback\n")
+        ray_constants.DEFAULT_PORT = _free_port()
         return self._init(
             local_mode=False,
             num_cpus=1 + self.job["num_workers"],
@@ -119,6 +129,12 @@ class Hooks:
         self.saved_step = step
         with open(self.job["announcements"], "a", encoding="utf-8") as file:
             file.write(json.dumps({"path": str(target), "step": step}) + "\n")
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def _stopper(hooks: Hooks) -> Any:
