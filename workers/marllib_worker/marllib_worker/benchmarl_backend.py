@@ -239,7 +239,6 @@ class Reporter:
         self.session = session
         self.metrics: Dict[str, Any] = {"agents": GAMES[config.env_id].agents}
         self.stopping_since: Optional[float] = None
-        self._lengths: Optional[Any] = None
 
     def run(self, experiment: Any) -> None:
         """Train until the end or a stop; a checkpoint is saved at either."""
@@ -256,11 +255,12 @@ class Reporter:
             self.session.episode(scaled / scale, length, terminated=False, truncated=True)
         self.session.heartbeat(self.metrics)
 
-    def trained(self, losses: Any, group: str) -> None:
+    def trained(self, experiment: Any, losses: Any, group: str) -> None:
         """A group's update is done: its mean losses go with the next heartbeat."""
+        only = len(experiment.group_map) == 1
         for name, value in losses.items():
             if value.dtype.is_floating_point and name.startswith(("loss", "entropy", "kl", "grad_norm")):
-                key = name if len(self.config.env_id) and group == "agent" else f"{name}.{group}"
+                key = name if only else f"{name}.{group}"
                 self.metrics[key] = round(float(value.float().mean()), 6)
 
     def in_an_update(self, experiment: Any) -> None:
@@ -315,7 +315,7 @@ class Reporter:
                 reporter.in_an_update(self.experiment)
 
             def on_train_end(self, training_td: Any, group: str) -> None:
-                reporter.trained(training_td, group)
+                reporter.trained(self.experiment, training_td, group)
 
             def on_iteration_end(self, experiment: Any) -> None:
                 reporter.iteration(experiment)

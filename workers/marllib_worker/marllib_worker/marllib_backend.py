@@ -112,6 +112,7 @@ def job(
 
 
 RLLIB_SETTINGS = (
+    "batch_mode",
     "grad_clip",
     "horizon",
     "learning_starts",
@@ -145,11 +146,13 @@ class _Training:
             ended = self._watch(child)
         finally:
             _finish(child)
-            left = end_descendants()
+            end_descendants()
         self._report(last=True)
-        shutil.rmtree(Path(self.wanted["local_dir"]) / "tune" / "trial" / "checkpoint_tmp", ignore_errors=True)
         if not ended:
-            self._give_up(left)
+            sys.stderr.write(
+                f"the iteration under way did not end within {PATIENCE:g} seconds and was cut off; "
+                "the last checkpoint stands\n"
+            )
         elif child.returncode == 2:
             raise ConfigError([_refused(self.scratch)])
         elif child.returncode != 0:
@@ -197,12 +200,6 @@ class _Training:
             self.session.step = max(self.session.step, found["step"])
             self.session.saved(found["path"])
             self.session.keep(self.config.keep_checkpoints)
-
-    def _give_up(self, left: List[int]) -> None:
-        sys.stderr.write(
-            f"the iteration under way did not end within {PATIENCE:g} seconds and was cut off; "
-            "the last checkpoint stands\n"
-        )
 
 
 def start(scratch: Path, wanted: Mapping[str, Any], *more: str) -> subprocess.Popen[bytes]:
