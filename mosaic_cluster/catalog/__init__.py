@@ -5,6 +5,7 @@ from __future__ import annotations
 from mosaic_cluster.catalog.contract_folder import contract_folder
 from mosaic_cluster.catalog.entries import Catalog, ConfigField, WorkerEntry
 from mosaic_cluster.catalog.environments import Environment, Ready, make_ready
+from mosaic_cluster.catalog.joining import joins_cluster
 from mosaic_cluster.catalog.launching import worker_command, worker_environment
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "WorkerEntry",
     "contract_folder",
     "make_ready",
+    "joins_cluster",
     "worker_command",
     "worker_environment",
 ]
