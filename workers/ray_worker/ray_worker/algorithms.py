@@ -18,7 +18,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import register_env
 
 from mosaic_cluster.worker import ConfigError, Problem
-from ray_worker.config import ALGORITHMS, RayConfig
+from ray_worker.config import ALGORITHMS, MAIN, SHARED, RayConfig, Share, env_settings
 from ray_worker.environments import UnknownGame, make_env
 from ray_worker.modules import (
     MASKED,
@@ -31,7 +31,6 @@ from ray_worker.modules import (
 
 ENV = "mosaic-env"
 ALONE = "default_policy"
-SHARED, MAIN = "shared", "main"
 EPISODES = "mosaic_episodes"
 ITERATION_SECONDS = 1.0
 _RECORDS = 10_000
@@ -45,31 +44,15 @@ class Game:
     Attributes:
         agents: names; empty for a single-agent environment.
         masked: number of actions whose mask is in front of the observations; 0: none.
-        observation_spaces, action_spaces: by agent; of single-agent environments under ``""``.
+        observation_spaces, action_spaces: as networks have them, by agent; of single-agent environments under ``""``.
+        seen_spaces: canonical observations, before they are encoded.
     """
 
     agents: tuple[str, ...]
     masked: int
     observation_spaces: dict[str, spaces.Space[Any]]
     action_spaces: dict[str, spaces.Space[Any]]
-
-
-@dataclass(frozen=True)
-class Share:
-    """What the run may take.
-
-    Attributes:
-        runners: env runner processes.
-        gpus: GPUs, or the share of one.
-    """
-
-    runners: int
-    gpus: float = 0.0
-
-
-def env_settings(config: RayConfig) -> dict[str, Any]:
-    """What :func:`ray_worker.environments.make_env` is told."""
-    return {"env_id": config.env_id, "env_kwargs": dict(config.env_kwargs), "api": config.api}
+    seen_spaces: dict[str, spaces.Space[Any]]
 
 
 def look_at_game(config: RayConfig) -> Game:
@@ -85,9 +68,11 @@ def look_at_game(config: RayConfig) -> Game:
     try:
         if config.multi_agent:
             agents = tuple(env.possible_agents)
-            game = Game(agents, env.masked, dict(env.observation_spaces), dict(env.action_spaces))
+            made = dict(env.observation_spaces), dict(env.action_spaces), dict(env.seen_spaces)
+            game = Game(agents, env.masked, *made)
         else:
-            game = Game((), env.masked, {"": env.observation_space}, {"": env.action_space})
+            made = {"": env.observation_space}, {"": env.action_space}, dict(env.seen_spaces)
+            game = Game((), env.masked, *made)
     finally:
         env.close()
     problems = _misfits(config, game)
@@ -102,15 +87,28 @@ def _misfits(config: RayConfig, game: Game) -> list[Problem]:
     wrong = sorted(kinds - set(config.algorithm.actions))
     if wrong:
         fit = [n for n, a in ALGORITHMS.items() if kinds <= set(a.actions) and (a.multi_agent or not game.agents)]
-        what = f"{config.algo} takes {', '.join(config.algorithm.actions)} actions, {config.env_id} has {', '.join(wrong)}"
-        found.append(Problem("algo", f"{what}: " + (f"set algo to one of {', '.join(fit)}" if fit else "none here does")))
-    if game.masked and not config.algorithm.masks:
-        able = ", ".join(name for name, each in ALGORITHMS.items() if each.masks)
-        found.append(
-            Problem("algo", f"{config.env_id} has action masks, which {config.algo} does not heed; set algo to one of {able}")
+        what = (
+            f"{config.algo} takes {', '.join(config.algorithm.actions)} actions, {config.env_id} has {', '.join(wrong)}"
         )
+        found.append(
+            Problem("algo", f"{what}: " + (f"set algo to one of {', '.join(fit)}" if fit else "none here does"))
+        )
+    if game.masked and not config.algorithm.masks:
+        able = " or ".join(name for name, each in ALGORITHMS.items() if each.masks)
+        found.append(
+            Problem(
+                "algo",
+                f"{config.env_id} has action masks, which {config.algo} does not heed; set algo to {able}",
+            )
+        )
+    if any(
+        int(getattr(space, "start", 0)) for space in game.action_spaces.values() if isinstance(space, spaces.Discrete)
+    ):
+        found.append(Problem("env_id", f"{config.env_id} counts its actions from other than 0, which RLlib cannot"))
     if game.masked and kinds != {"Discrete"}:
-        found.append(Problem("env_id", f"{config.env_id} has masks of actions that are not Discrete: they are not supported"))
+        found.append(
+            Problem("env_id", f"{config.env_id} has masks of actions that are not Discrete: they are not supported")
+        )
     alike = len(set(map(str, game.observation_spaces.values()))) == len(set(map(str, game.action_spaces.values()))) == 1
     if game.agents and not alike and config.policies != "independent":
         each = "its agents differ in what they see or do"
@@ -178,6 +176,28 @@ class Reporter(RLlibCallback):
         metrics_logger.log_value(EPISODES, json.dumps(told), reduce="item_series", window=_RECORDS)
 
 
+def checked(config: RayConfig, share: Share, seed: int) -> tuple[Game, AlgorithmConfig, dict[str, Any]]:
+    """The environment, the dataset and the settings, all looked at.
+
+    Returns:
+        The game, RLlib's config of the run, and what else was found: ``transitions`` of a dataset.
+
+    Raises:
+        ConfigError: something does not go together.
+    """
+    game = look_at_game(config)
+    found: dict[str, Any] = {}
+    if config.algorithm.offline:
+        from ray_worker.offline import BadDataset, check_dataset
+
+        try:
+            seen, actions = game.observation_spaces[""], game.action_spaces[""]
+            found["transitions"] = check_dataset(str(config.dataset), seen, actions)
+        except BadDataset as error:
+            raise ConfigError([Problem("dataset", str(error))]) from error
+    return game, build_config(config, game, share, seed), found
+
+
 def build_config(config: RayConfig, game: Game, share: Share, seed: int) -> AlgorithmConfig:
     """RLlib's config of a run.
 
@@ -211,7 +231,9 @@ def _environment(found: AlgorithmConfig, config: RayConfig) -> None:
     found.framework("torch")
     found.callbacks(Reporter)
     # Often enough for a heartbeat a second and a checkpoint in time.
-    found.reporting(min_time_s_per_iteration=None, min_sample_timesteps_per_iteration=0, min_train_timesteps_per_iteration=0)
+    found.reporting(
+        min_time_s_per_iteration=None, min_sample_timesteps_per_iteration=0, min_train_timesteps_per_iteration=0
+    )
     if config.algo in ("appo", "impala", "dqn", "sac", "dreamerv3"):
         found.reporting(min_time_s_per_iteration=ITERATION_SECONDS)
 
@@ -222,6 +244,8 @@ def _training(found: AlgorithmConfig, config: RayConfig) -> None:
         given["model_size"] = "XS"
     if config.train_batch_size is not None:
         given["train_batch_size_per_learner"] = max(1, config.train_batch_size // max(1, config.num_learners))
+        if config.algo == "ppo" and config.minibatch_size is None:  # RLlib's default may be more than that
+            given["minibatch_size"] = min(found.minibatch_size, given["train_batch_size_per_learner"])
     for name in ("minibatch_size", "num_epochs", "entropy_coeff"):
         if getattr(config, name) is not None:
             given[name] = getattr(config, name)
@@ -246,7 +270,9 @@ def _modules(found: AlgorithmConfig, config: RayConfig, game: Game) -> None:
     if config.multi_agent:
         names = modules_of(config, game)
         trained = [MAIN] if config.policies == "self_play" else names
-        found.multi_agent(policies=set(names), policy_mapping_fn=Mapping(config, game.agents), policies_to_train=trained)
+        found.multi_agent(
+            policies=set(names), policy_mapping_fn=Mapping(config, game.agents), policies_to_train=trained
+        )
     if config.algo == "dreamerv3":
         return
     model: dict[str, Any] = {"fcnet_hiddens": list(config.hidden_layers), "fcnet_activation": config.activation}
@@ -259,7 +285,8 @@ def _modules(found: AlgorithmConfig, config: RayConfig, game: Game) -> None:
         found.training(learner_class=SharedValuesLearner)
         model |= {MASKED: game.masked, "vf_share_layers": True}
         specs = {
-            agent: RLModuleSpec(module_class=SharedValueModule, model_config=model) for agent in modules_of(config, game)
+            agent: RLModuleSpec(module_class=SharedValueModule, model_config=model)
+            for agent in modules_of(config, game)
         }
         found.rl_module(rl_module_spec=MultiRLModuleSpec(multi_rl_module_class=SharedValues, rl_module_specs=specs))
     elif game.masked:
@@ -300,9 +327,7 @@ def _offline(found: AlgorithmConfig, config: RayConfig) -> None:
     from ray_worker.offline import UPDATES, Dataset
 
     # Not with Ray Data, whose tasks would run anywhere in the cluster: a dataset of transitions fits in memory.
-    found.offline_data(
-        input_=[str(config.dataset)], offline_data_class=Dataset, dataset_num_iters_per_learner=UPDATES
-    )
+    found.offline_data(input_=[str(config.dataset)], offline_data_class=Dataset, dataset_num_iters_per_learner=UPDATES)
     found.evaluation(
         evaluation_interval=None,
         evaluation_num_env_runners=0,
@@ -315,11 +340,9 @@ def _offline(found: AlgorithmConfig, config: RayConfig) -> None:
 __all__ = [
     "ALONE",
     "EPISODES",
-    "MAIN",
-    "SHARED",
     "Game",
-    "Share",
     "build_config",
+    "checked",
     "look_at_game",
     "module_of",
     "modules_of",

@@ -47,6 +47,8 @@ ALGORITHMS: dict[str, Algorithm] = {
     "marwil": Algorithm("marwil.MARWILConfig", offline=True, multi_agent=False, settings=_BATCH),
     "dreamerv3": Algorithm("dreamerv3.DreamerV3Config", multi_agent=False, actions=("Discrete", "Box")),
 }
+SHARED, MAIN = "shared", "main"
+"""RLModules of parameter_sharing and of self_play: the one that learns."""
 POLICIES = ("parameter_sharing", "independent", "self_play", "shared_value_function")
 OFFLINE = tuple(name for name, each in ALGORITHMS.items() if each.offline)
 _OF_SELF_PLAY = {"opponents": 3, "snapshot_every": 20_000}
@@ -66,7 +68,7 @@ class RayConfig:
         "CartPole-v1",
         help="a Gymnasium environment, or a PettingZoo one by the name of its module: tictactoe_v3, simple_spread_v3",
     )
-    env_kwargs: dict[str, Any] = config_field({}, help="arguments of the environment")
+    env_kwargs: dict[str, Any] = config_field({}, help="arguments of the environment")  # noqa: RUF009
     env_api: str = config_field(
         "auto",
         help="how to drive it; auto: by its name, and PettingZoo in parallel where it can be",
@@ -101,25 +103,36 @@ class RayConfig:
     num_learners: int = config_field(
         0, help="processes that learn; 0: one, beside the algorithm; more take one CPU, or one GPU, each", min=0, max=64
     )
-    learning_rate: float | None = config_field(None, help="null: RLlib's default of the algorithm", exclusive_min=0, max=1)
+    learning_rate: float | None = config_field(
+        None, help="null: RLlib's default of the algorithm", exclusive_min=0, max=1
+    )
     gamma: float = config_field(0.99, help="discount", min=0, max=1)
     train_batch_size: int | None = config_field(
         None, help="of each update; null: RLlib's default of the algorithm", unit="steps", min=1
     )
-    minibatch_size: int | None = config_field(None, help="ppo: of each gradient step; null: RLlib's", unit="steps", min=1)
-    num_epochs: int | None = config_field(None, help="ppo: passes over each batch; null: RLlib's default", min=1, max=1000)
+    minibatch_size: int | None = config_field(
+        None, help="ppo: of each gradient step; null: RLlib's", unit="steps", min=1
+    )
+    num_epochs: int | None = config_field(
+        None, help="ppo: passes over each batch; null: RLlib's default", min=1, max=1000
+    )
     entropy_coeff: float | None = config_field(None, help="weight of the entropy; null: RLlib's default", min=0)
-    hidden_layers: list[int] = config_field([64, 64], help="widths of the networks' layers", unit="units", min=1)
+    hidden_layers: list[int] = config_field([64, 64], help="widths of the layers", unit="units", min=1)  # noqa: RUF009
     activation: str = config_field("tanh", help="between layers", choices=("tanh", "relu", "silu", "elu"))
-    training: dict[str, Any] = config_field(
+    training: dict[str, Any] = config_field(  # noqa: RUF009
         {}, help="anything else that RLlib's AlgorithmConfig.training() of the algorithm takes"
     )
-    model: dict[str, Any] = config_field({}, help="anything else of RLlib's DefaultModelConfig: use_lstm, conv_filters ...")
+    model: dict[str, Any] = config_field(  # noqa: RUF009
+        {}, help="anything else of RLlib's DefaultModelConfig: use_lstm, conv_filters ..."
+    )
     dataset: str | None = config_field(
         None, help="offline algorithms: Parquet file of transitions, or a folder of such, to learn from"
     )
     record_episodes: int = config_field(
-        0, help="episodes that the trained policy plays at the end, written to dataset/ of the run", unit="episodes", min=0
+        0,
+        help="episodes that the trained policy plays at the end, written to dataset/ of the run",
+        unit="episodes",
+        min=0,
     )
     evaluation_episodes: int = config_field(
         10, help="offline algorithms: episodes played after each evaluation_every", unit="episodes", min=1
@@ -127,8 +140,12 @@ class RayConfig:
     evaluation_every: int = config_field(10_000, help="offline algorithms: how often to play", unit="steps", min=1)
     checkpoint_every: int = config_field(50_000, help="how often to save; 0: only at the end", unit="steps", min=0)
     keep_checkpoints: int = config_field(3, help="newest ones that are kept, besides the best", min=1)
-    export_policy: bool = config_field(True, help="leave the trained policy alone, without optimizers, in policy/ of the run")
-    device: str = config_field("auto", help="where to learn; auto: on a GPU if the run has one", choices=("auto", "cpu", "cuda"))
+    export_policy: bool = config_field(
+        True, help="leave the trained policy alone, without optimizers, in policy/ of the run"
+    )
+    device: str = config_field(
+        "auto", help="where to learn; auto: on a GPU if the run has one", choices=("auto", "cpu", "cuda")
+    )
 
     def __post_init__(self) -> None:
         problems = [*self._settings_problems(), *self._offline_problems(), *self._policies_problems()]
@@ -175,10 +192,9 @@ class RayConfig:
             if getattr(self, name) is not None and name not in self.algorithm.settings:
                 who = " and ".join(each for each, known in ALGORITHMS.items() if name in known.settings)
                 found.append(Problem(name, f"is not a setting of {self.algo}, but of {who}; leave it out"))
-        if self.algo == "ppo" and self.minibatch_size and self.train_batch_size:
-            if self.minibatch_size > self.train_batch_size:
-                more = f"{self.minibatch_size} is more than train_batch_size ({self.train_batch_size}); lower it"
-                found.append(Problem("minibatch_size", more))
+        if (self.minibatch_size or 0) > (self.train_batch_size or 4000):
+            more = f"{self.minibatch_size} is more than train_batch_size ({self.train_batch_size or 4000}); lower it"
+            found.append(Problem("minibatch_size", more))
         if self.algo in ("dreamerv3", *OFFLINE) and self.num_learners:
             found.append(Problem("num_learners", f"{self.algo} learns beside the algorithm: give 0"))
         if not self.hidden_layers:
@@ -217,6 +233,24 @@ class RayConfig:
         return found
 
 
+@dataclass(frozen=True)
+class Share:
+    """What the run may take.
+
+    Attributes:
+        runners: env runner processes.
+        gpus: GPUs, or the share of one.
+    """
+
+    runners: int
+    gpus: float = 0.0
+
+
+def env_settings(config: RayConfig) -> dict[str, Any]:
+    """What :func:`ray_worker.environments.make_env` is told."""
+    return {"env_id": config.env_id, "env_kwargs": dict(config.env_kwargs), "api": config.api}
+
+
 def load_worker_config(path: str | Path) -> RayConfig:
     """The config in a file.
 
@@ -227,4 +261,15 @@ def load_worker_config(path: str | Path) -> RayConfig:
     return load_worker_config_from_file(path, RayConfig)
 
 
-__all__ = ["ALGORITHMS", "OFFLINE", "POLICIES", "Algorithm", "RayConfig", "load_worker_config"]
+__all__ = [
+    "ALGORITHMS",
+    "MAIN",
+    "OFFLINE",
+    "POLICIES",
+    "SHARED",
+    "Algorithm",
+    "RayConfig",
+    "Share",
+    "env_settings",
+    "load_worker_config",
+]

@@ -75,6 +75,7 @@ class EncodedEnv(gym.ObservationWrapper):
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
         self._encode = Encoder(env.observation_space)
+        self.seen_spaces = {"": env.observation_space}
         self.observation_space = self._encode.space
         self.masked = self._encode.masked
 
@@ -95,7 +96,8 @@ class ParallelGame(MultiAgentEnv):
         self.game = game
         self.possible_agents = list(game.possible_agents)
         self.agents = list(self.possible_agents)
-        self._encoders = {agent: Encoder(game.observation_space(agent)) for agent in self.possible_agents}
+        self.seen_spaces = {agent: game.observation_space(agent) for agent in self.possible_agents}
+        self._encoders = {agent: Encoder(space) for agent, space in self.seen_spaces.items()}
         self.observation_spaces = {agent: each.space for agent, each in self._encoders.items()}
         self.action_spaces = {agent: game.action_space(agent) for agent in self.possible_agents}
         self.masked = max(each.masked for each in self._encoders.values())
@@ -139,7 +141,8 @@ class TurnGame(MultiAgentEnv):
         self.game = game
         self.possible_agents = list(game.possible_agents)
         self.agents = list(self.possible_agents)
-        self._encoders = {agent: Encoder(game.observation_space(agent)) for agent in self.possible_agents}
+        self.seen_spaces = {agent: game.observation_space(agent) for agent in self.possible_agents}
+        self._encoders = {agent: Encoder(space) for agent, space in self.seen_spaces.items()}
         self.observation_spaces = {agent: each.space for agent, each in self._encoders.items()}
         self.action_spaces = {agent: game.action_space(agent) for agent in self.possible_agents}
         self.masked = max(each.masked for each in self._encoders.values())

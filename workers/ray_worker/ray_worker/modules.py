@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from ray.rllib.algorithms.appo.torch.appo_torch_rl_module import APPOTorchRLModule
+from ray.rllib.algorithms.appo.torch.default_appo_torch_rl_module import DefaultAPPOTorchRLModule
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core.columns import Columns
@@ -39,7 +39,7 @@ class MaskedPPOModule(_Masked, DefaultPPOTorchRLModule):
     """For PPO and IMPALA."""
 
 
-class MaskedAPPOModule(_Masked, APPOTorchRLModule):
+class MaskedAPPOModule(_Masked, DefaultAPPOTorchRLModule):
     """For APPO."""
 
 

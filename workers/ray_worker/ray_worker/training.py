@@ -1,0 +1,167 @@
+"""The actor that RLlib's algorithm lives in, within the run's placement group."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from ray_worker.algorithms import EPISODES, Game, checked, opponents_of
+from ray_worker.config import MAIN, RayConfig, Share
+from ray_worker.policy import SAVED, describe
+
+LIFETIME_STEPS = "num_env_steps_sampled_lifetime"
+
+
+class Trainer:
+    """An algorithm and its state; becomes an actor by ``ray.remote``.
+
+    Args:
+        config: of the run, as a dict.
+        share: what it may take.
+        seed: of the run.
+        folder: where RLlib may leave files of its own.
+    """
+
+    def __init__(self, config: Mapping[str, Any], share: Share, seed: int, folder: str) -> None:
+        self.config = RayConfig.from_dict(config)
+        self._share, self._seed, self._folder = share, seed, folder
+        self._game: Game
+        self._algorithm: Any = None
+        self._learned = 0
+        self._evaluated = 0
+        self._opponents = opponents_of(self.config) if self.config.policies == "self_play" else []
+        self._snapshots = 0
+
+    def build(self) -> dict[str, Any]:
+        """Make the environment and the algorithm; to be called first.
+
+        Returns:
+            What was found, see :func:`ray_worker.algorithms.checked`.
+
+        Raises:
+            ConfigError: what the run asks for does not go together.
+        """
+        warnings.simplefilter("ignore")
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        self._game, config, found = checked(self.config, self._share, self._seed)
+        _keep_files_in(self._folder)
+        self._algorithm = config.build_algo()
+        return found
+
+    def restore(self, path: str) -> int:
+        """Go on from a checkpoint; returns its step."""
+        said = json.loads(Path(path, SAVED).read_text(encoding="utf-8"))
+        self._algorithm.restore_from_path(path)
+        self._learned = self._evaluated = int(said["step"])
+        self._snapshots = int(said.get("snapshots", 0))
+        return int(said["step"])
+
+    def train(self) -> dict[str, Any]:
+        """One iteration.
+
+        Returns:
+            ``step``, the ``episodes`` that ended, and ``metrics``, plain numbers.
+        """
+        result = self._algorithm.train()
+        step = self._count(result)
+        metrics = dict(_numbers(result.get("learners", {})))
+        episodes = _episodes(result.get("env_runners", {}))
+        if self.config.algorithm.offline and self._evaluation_due(step):
+            episodes = _episodes(self._algorithm.evaluate().get("env_runners", {}))
+        if self._opponents:
+            metrics["snapshots"] = self._snapshots
+            if step // self.config.snapshot_every > self._snapshots:
+                self._snapshot()
+        return {"step": step, "episodes": episodes, "metrics": metrics}
+
+    def _count(self, result: Mapping[str, Any]) -> int:
+        if not self.config.algorithm.offline:
+            return int(result[LIFETIME_STEPS])
+        from ray_worker.offline import UPDATES
+
+        self._learned += UPDATES * int(self._algorithm.config.train_batch_size_per_learner)
+        return self._learned
+
+    def _evaluation_due(self, step: int) -> bool:
+        every = self.config.evaluation_every
+        due = step // every > self._evaluated // every or step >= self.config.total_steps
+        self._evaluated = step if due else self._evaluated
+        return due
+
+    def _snapshot(self) -> None:
+        """The oldest opponent becomes what the policy is now."""
+        name = self._opponents[self._snapshots % len(self._opponents)]
+        weights = self._algorithm.learner_group.get_weights(module_ids=[MAIN])[MAIN]
+        state = {"learner_group": {"learner": {"rl_module": {name: weights}}}}
+        self._algorithm.set_state(state)
+        self._algorithm.env_runner_group.sync_weights(
+            from_worker_or_learner_group=self._algorithm.learner_group, policies=[name], inference_only=True
+        )
+        self._snapshots += 1
+
+    def save(self, path: str, step: int) -> None:
+        """Write a checkpoint, which appears whole."""
+        target = Path(path)
+        staged = target.with_name(f".{target.name}")
+        shutil.rmtree(staged, ignore_errors=True)
+        self._algorithm.save_to_path(str(staged))
+        said = describe(self.config, self._game, self._seed, step) | {"snapshots": self._snapshots}
+        (staged / SAVED).write_text(json.dumps(said) + "\n", encoding="utf-8")
+        shutil.rmtree(target, ignore_errors=True)
+        staged.rename(target)
+
+    def where(self) -> dict[str, Any]:
+        """Process id of this actor, its placement group, and those of the env runners: for those who look."""
+        runners = self._algorithm.env_runner_group
+        remote = runners.foreach_env_runner(lambda _: _place(), local_env_runner=False) if runners else []
+        return {"algorithm": _place(), "env_runners": list(remote)}
+
+    def stop(self) -> None:
+        """End what the algorithm has started."""
+        self._algorithm.stop()
+
+
+def _place() -> dict[str, Any]:
+    context = ray.get_runtime_context()
+    return {"pid": os.getpid(), "node": context.get_node_id(), "group": context.get_placement_group_id()}
+
+
+def _keep_files_in(folder: str) -> None:
+    """RLlib makes a folder for results that nobody writes, below the user's home: not there."""
+    from ray.tune.trainable import trainable
+
+    trainable.DEFAULT_STORAGE_PATH = folder
+
+
+def _episodes(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    told = result.get(EPISODES, [])
+    return [json.loads(each) for each in told] if isinstance(told, list | tuple) else []
+
+
+def _numbers(learners: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Losses and the like: ``policy_loss``, with several modules ``agent_0/policy_loss``."""
+    modules = {
+        name: found for name, found in learners.items() if name != "__all_modules__" and isinstance(found, Mapping)
+    }
+    for module, found in modules.items():
+        for name, value in found.items():
+            if name.startswith(("num_", "weights_", "module_train", "diff_")):
+                continue
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                continue
+            if math.isfinite(number):
+                yield (name if len(modules) == 1 else f"{module}/{name}"), number
+
+
+__all__ = ["Trainer"]
