@@ -160,20 +160,34 @@ class Mapping:
 
 
 class Reporter(RLlibCallback):
-    """Tells each episode that ends, as one text, through RLlib's metrics."""
+    """Tells each episode that ends, as one text, through RLlib's metrics.
 
-    def on_episode_end(self, *, episode: Any, metrics_logger: Any, **kwargs: Any) -> None:
-        """See RLlib."""
-        alone = getattr(episode, "agent_episodes", None) is None
-        told: dict[str, Any] = {"steps": len(episode), "terminated": bool(episode.is_terminated)}
-        if alone:
-            told["return"] = float(episode.get_return())
-        else:
-            returns = {agent: float(each.get_return()) for agent, each in episode.agent_episodes.items()}
-            told["returns"] = returns
-            told["modules"] = {agent: str(episode.module_for(agent)) for agent in returns}
-            told["return"] = sum(returns.values())
-        metrics_logger.log_value(EPISODES, json.dumps(told), reduce="item_series", window=_RECORDS)
+    RLlib hands out episodes in pieces, as they are sampled: what earlier pieces gave is kept until the last one.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[str, dict[str, Any]] = {}
+
+    def on_sample_end(self, *, metrics_logger: Any, samples: Any, **kwargs: Any) -> None:
+        """See RLlib; ``samples`` are pieces of episodes."""
+        for piece in samples:
+            told = self._open.setdefault(piece.id_, {"steps": 0, "returns": {}, "modules": {}})
+            told["steps"] += len(piece)
+            for agent, module, value in _returns(piece):
+                told["returns"][agent] = told["returns"].get(agent, 0.0) + value
+                told["modules"][agent] = module
+            if piece.is_done:
+                del self._open[piece.id_]
+                told["terminated"] = bool(piece.is_terminated)
+                metrics_logger.log_value(EPISODES, json.dumps(told), reduce="item_series", window=_RECORDS)
+
+
+def _returns(piece: Any) -> list[tuple[str, str, float]]:
+    """Agent, its module, and what it got in a piece of an episode."""
+    if not hasattr(piece, "agent_episodes"):
+        return [("", ALONE, float(piece.get_return()))]
+    found = piece.agent_episodes.items()
+    return [(str(agent), str(piece.module_for(agent)), float(each.get_return())) for agent, each in found]
 
 
 def checked(config: RayConfig, share: Share, seed: int) -> tuple[Game, AlgorithmConfig, dict[str, Any]]:
@@ -307,7 +321,6 @@ def _processes(found: AlgorithmConfig, config: RayConfig, share: Share) -> None:
         num_envs_per_env_runner=1 if config.algorithm.offline else config.num_envs_per_env_runner,
         num_cpus_per_env_runner=1,
         num_gpus_per_env_runner=0,
-        rollout_fragment_length="auto",
         create_local_env_runner=True,
     )
     # A runner that died is started anew within the run's group; that it never comes back must not go unnoticed.

@@ -145,14 +145,14 @@ class RayRuntime:
                 f"{runners} with num_learners {config.num_learners} take {needed} CPUs, one of them for the algorithm"
             )
             raise ConfigError([
-                Problem("num_env_runners", f"{said}; it has {session.cpus}: lower it, or set resources.cpus to {needed}"),
+                Problem("num_env_runners", f"{said}; it has {session.cpus}: lower it, or set resources.cpus: {needed}")
             ])  # fmt: skip
         return Share(runners)
 
     def _check_device(self, place: Home) -> None:
         if self.config.device == "cuda" and not place.gpus:
             raise ConfigError([
-                Problem("device", "is 'cuda', but the run has no GPU; use 'auto' or 'cpu', or ask for one in resources")
+                Problem("device", "is 'cuda', but the run has no GPU; use 'auto' or 'cpu', or give it resources.gpus")
             ])  # fmt: skip
 
 
@@ -219,8 +219,8 @@ class Training:
         own: list[float] = []
         for each in result["episodes"]:
             about: dict[str, Any] = {"terminated": each["terminated"], "truncated": not each["terminated"]}
-            total = each["return"]
-            if "returns" in each:
+            total = sum(each["returns"].values())
+            if self._config.multi_agent:
                 about["metadata"] = {"returns": each["returns"]}
             if self._config.policies == "self_play":
                 mine = [each["returns"][agent] for agent, module in each["modules"].items() if module == MAIN]
