@@ -45,7 +45,7 @@ class Trainer:
         """Make the environment and the algorithm; to be called first.
 
         Returns:
-            What was found, see :func:`ray_worker.algorithms.checked`.
+            What was found, see :func:`ray_worker.algorithms.checked`, and the ``processes`` that it runs in.
 
         Raises:
             ConfigError: what the run asks for does not go together.
@@ -55,7 +55,7 @@ class Trainer:
         self._game, config, found = checked(self.config, self._share, self._seed)
         _keep_files_in(self._folder)
         self._algorithm = config.build_algo()
-        return found
+        return {**found, "processes": self.where()}
 
     def restore(self, path: str) -> int:
         """Go on from a checkpoint; returns its step."""
@@ -120,10 +120,14 @@ class Trainer:
         staged.rename(target)
 
     def where(self) -> dict[str, Any]:
-        """Process id of this actor, its placement group, and those of the env runners: for those who look."""
+        """Process id, node and placement group of this actor, of the env runners, and of the learners."""
         runners = self._algorithm.env_runner_group
         remote = runners.foreach_env_runner(lambda _: _place(), local_env_runner=False) if runners else []
-        return {"algorithm": _place(), "env_runners": list(remote)}
+        learners: list[dict[str, Any]] = []
+        if self.config.num_learners:
+            found = self._algorithm.learner_group.foreach_learner(lambda _: _place())
+            learners = [each.get() for each in found]
+        return {"algorithm": _place(), "env_runners": list(remote), "learners": learners}
 
     def stop(self) -> None:
         """End what the algorithm has started."""
