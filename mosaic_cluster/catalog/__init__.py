@@ -15,8 +15,8 @@ __all__ = [
     "Ready",
     "WorkerEntry",
     "contract_folder",
-    "make_ready",
     "joins_cluster",
+    "make_ready",
     "worker_command",
     "worker_environment",
 ]
