@@ -33,6 +33,7 @@ ENV = "mosaic-env"
 ALONE = "default_policy"
 EPISODES = "mosaic_episodes"
 ITERATION_SECONDS = 1.0
+_ITERATION_STEPS = {"dqn": 200, "sac": 100, "dreamerv3": 32}
 _RECORDS = 10_000
 """Most episodes that an env runner keeps between two looks at them."""
 
@@ -244,12 +245,12 @@ def _environment(found: AlgorithmConfig, config: RayConfig) -> None:
     found.environment(ENV, env_config=env_settings(config), disable_env_checking=True)
     found.framework("torch")
     found.callbacks(Reporter)
-    # Often enough for a heartbeat a second and a checkpoint in time.
+    # Often enough for a heartbeat a second and a checkpoint in time; by steps where that can be, which is reproducible.
     found.reporting(
-        min_time_s_per_iteration=None, min_sample_timesteps_per_iteration=0, min_train_timesteps_per_iteration=0
+        min_time_s_per_iteration=ITERATION_SECONDS if config.algo in ("appo", "impala") else None,
+        min_sample_timesteps_per_iteration=_ITERATION_STEPS.get(config.algo, 0),
+        min_train_timesteps_per_iteration=0,
     )
-    if config.algo in ("appo", "impala", "dqn", "sac", "dreamerv3"):
-        found.reporting(min_time_s_per_iteration=ITERATION_SECONDS)
 
 
 def _training(found: AlgorithmConfig, config: RayConfig) -> None:
