@@ -18,7 +18,17 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import register_env
 
 from mosaic_cluster.worker import ConfigError, Problem
-from ray_worker.config import ALGORITHMS, MAIN, SHARED, RayConfig, Share, env_settings
+from ray_worker.config import (
+    ALGORITHMS,
+    ALONE,
+    EPISODES,
+    MAIN,
+    RayConfig,
+    Share,
+    env_settings,
+    module_of,
+    opponents_of,
+)
 from ray_worker.environments import UnknownGame, make_env
 from ray_worker.modules import (
     MASKED,
@@ -30,8 +40,6 @@ from ray_worker.modules import (
 )
 
 ENV = "mosaic-env"
-ALONE = "default_policy"
-EPISODES = "mosaic_episodes"
 ITERATION_SECONDS = 1.0
 _ITERATION_STEPS = {"dqn": 200, "sac": 100, "dreamerv3": 32}
 _RECORDS = 10_000
@@ -117,18 +125,6 @@ def _misfits(config: RayConfig, game: Game) -> list[Problem]:
     if config.policies == "self_play" and len(game.agents) < 2:
         found.append(Problem("policies", f"{config.env_id} has one agent: nobody plays against it"))
     return found
-
-
-def module_of(config: RayConfig, agent: str) -> str:
-    """The RLModule that plays an agent, after training."""
-    if not config.multi_agent:
-        return ALONE
-    return {"parameter_sharing": SHARED, "self_play": MAIN}.get(config.policies, agent)
-
-
-def opponents_of(config: RayConfig) -> list[str]:
-    """RLModules of earlier versions, the oldest first."""
-    return [f"opponent_{number}" for number in range(config.opponents)]
 
 
 def modules_of(config: RayConfig, game: Game) -> list[str]:
@@ -351,14 +347,4 @@ def _offline(found: AlgorithmConfig, config: RayConfig) -> None:
     )
 
 
-__all__ = [
-    "ALONE",
-    "EPISODES",
-    "Game",
-    "build_config",
-    "checked",
-    "look_at_game",
-    "module_of",
-    "modules_of",
-    "opponents_of",
-]
+__all__ = ["Game", "build_config", "checked", "look_at_game", "modules_of"]

@@ -47,8 +47,10 @@ ALGORITHMS: dict[str, Algorithm] = {
     "marwil": Algorithm("marwil.MARWILConfig", offline=True, multi_agent=False, settings=_BATCH),
     "dreamerv3": Algorithm("dreamerv3.DreamerV3Config", multi_agent=False, actions=("Discrete", "Box")),
 }
-SHARED, MAIN = "shared", "main"
-"""RLModules of parameter_sharing and of self_play: the one that learns."""
+ALONE, SHARED, MAIN = "default_policy", "shared", "main"
+"""RLModules of single-agent environments, of parameter_sharing, and the one of self_play that learns."""
+EPISODES = "mosaic_episodes"
+"""Under which RLlib's metrics tell what episodes have ended."""
 POLICIES = ("parameter_sharing", "independent", "self_play", "shared_value_function")
 OFFLINE = tuple(name for name, each in ALGORITHMS.items() if each.offline)
 _OF_SELF_PLAY = {"opponents": 3, "snapshot_every": 20_000}
@@ -251,6 +253,18 @@ def env_settings(config: RayConfig) -> dict[str, Any]:
     return {"env_id": config.env_id, "env_kwargs": dict(config.env_kwargs), "api": config.api}
 
 
+def module_of(config: RayConfig, agent: str) -> str:
+    """The RLModule that plays an agent, after training."""
+    if not config.multi_agent:
+        return ALONE
+    return {"parameter_sharing": SHARED, "self_play": MAIN}.get(config.policies, agent)
+
+
+def opponents_of(config: RayConfig) -> list[str]:
+    """RLModules of earlier versions, the oldest first."""
+    return [f"opponent_{number}" for number in range(config.opponents)]
+
+
 def load_worker_config(path: str | Path) -> RayConfig:
     """The config in a file.
 
@@ -263,6 +277,8 @@ def load_worker_config(path: str | Path) -> RayConfig:
 
 __all__ = [
     "ALGORITHMS",
+    "ALONE",
+    "EPISODES",
     "MAIN",
     "OFFLINE",
     "POLICIES",
@@ -272,4 +288,6 @@ __all__ = [
     "Share",
     "env_settings",
     "load_worker_config",
+    "module_of",
+    "opponents_of",
 ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mosaic_cluster.worker import ConfigError, Problem, refuse_game
-from ray_worker.config import RayConfig
+from ray_worker.config import RayConfig, module_of
 
 if TYPE_CHECKING:
     from ray_worker.algorithms import Game
@@ -205,8 +205,6 @@ def _agent(said: dict[str, Any], agent: str | None) -> str:
 def describe(config: RayConfig, game: Game, seed: int, step: int) -> dict[str, Any]:
     """What :data:`SAVED` holds."""
     from ray.rllib.utils.serialization import space_to_dict
-
-    from ray_worker.algorithms import module_of
 
     agents = game.agents or ("",)
     return {

@@ -1,4 +1,7 @@
-"""The actor that RLlib's algorithm lives in, within the run's placement group."""
+"""The actor that RLlib's algorithm lives in, within the run's placement group.
+
+RLlib is imported there only: the worker's own process, which starts the actor, does without it.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,15 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
-from ray_worker.algorithms import EPISODES, Game, checked, opponents_of
-from ray_worker.config import MAIN, RayConfig, Share
+from ray_worker.config import EPISODES, MAIN, RayConfig, Share, opponents_of
 from ray_worker.policy import SAVED, describe
+
+if TYPE_CHECKING:
+    from ray_worker.algorithms import Game
 
 LIFETIME_STEPS = "num_env_steps_sampled_lifetime"
 
@@ -50,6 +55,8 @@ class Trainer:
         Raises:
             ConfigError: what the run asks for does not go together.
         """
+        from ray_worker.algorithms import checked
+
         warnings.simplefilter("ignore")
         logging.getLogger("ray").setLevel(logging.ERROR)
         self._game, config, found = checked(self.config, self._share, self._seed)
