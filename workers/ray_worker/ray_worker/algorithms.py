@@ -42,6 +42,7 @@ from ray_worker.modules import (
 ENV = "mosaic-env"
 ITERATION_SECONDS = 1.0
 _ITERATION_STEPS = {"dqn": 200, "sac": 100, "dreamerv3": 32}
+_NEVER = 1_000_000_000
 _RECORDS = 10_000
 """Most episodes that an env runner keeps between two looks at them."""
 
@@ -339,7 +340,7 @@ def _offline(found: AlgorithmConfig, config: RayConfig) -> None:
     # Not with Ray Data, whose tasks would run anywhere in the cluster: a dataset of transitions fits in memory.
     found.offline_data(input_=[str(config.dataset)], offline_data_class=Dataset, dataset_num_iters_per_learner=UPDATES)
     found.evaluation(
-        evaluation_interval=None,
+        evaluation_interval=_NEVER,  # by itself: when to play is said in steps, by us
         evaluation_num_env_runners=0,
         evaluation_duration=config.evaluation_episodes,
         evaluation_duration_unit="episodes",
