@@ -107,12 +107,12 @@ class Trainer:
     def _snapshot(self) -> None:
         """The oldest opponent becomes what the policy is now."""
         name = self._opponents[self._snapshots % len(self._opponents)]
-        weights = self._algorithm.learner_group.get_weights(module_ids=[MAIN])[MAIN]
-        state = {"learner_group": {"learner": {"rl_module": {name: weights}}}}
-        self._algorithm.set_state(state)
-        self._algorithm.env_runner_group.sync_weights(
-            from_worker_or_learner_group=self._algorithm.learner_group, policies=[name], inference_only=True
-        )
+        learners, runners = self._algorithm.learner_group, self._algorithm.env_runner_group
+        learners.set_weights({name: learners.get_weights(module_ids=[MAIN])[MAIN]})
+        # Not by sync_weights(): runners pass over weights that bear the number of those they had last.
+        part = f"learner/rl_module/{MAIN}"
+        acting = learners.get_state(part, inference_only=True)["learner"]["rl_module"][MAIN]
+        runners.foreach_env_runner(lambda runner: runner.set_state({"rl_module": {name: acting}}))
         self._snapshots += 1
 
     def save(self, path: str, step: int) -> None:
