@@ -126,9 +126,17 @@ def worker_process(lab: Lab, said: dict[str, Any]) -> int:
 
 
 def worker_actor(lab: Lab, said: dict[str, Any]) -> int:
-    """The process above the supervisor of the run."""
-    ancestors = psutil.Process(said["pid"]).parents()
-    return next(each.pid for each in ancestors if "WorkerActor" in " ".join(each.cmdline()) + each.name())
+    """The one process beside the supervisor that holds its pipe."""
+    supervisor = lab.experiment.launch()["supervisor_pid"]
+    pipe = os.readlink(f"/proc/{supervisor}/fd/0")
+    for process in psutil.process_iter():
+        try:
+            held = [os.readlink(entry) for entry in Path(f"/proc/{process.pid}/fd").iterdir()]
+        except OSError:
+            continue
+        if pipe in held and process.pid != supervisor:
+            return process.pid
+    raise AssertionError("nobody holds the supervisor's pipe")
 
 
 def driver(lab: Lab, said: dict[str, Any]) -> int:

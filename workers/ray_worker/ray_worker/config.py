@@ -242,10 +242,12 @@ class Share:
     Attributes:
         runners: env runner processes.
         gpus: GPUs, or the share of one.
+        gpu_memory: bytes that may be allocated on a GPU that is shared with others; ``None``: all there are.
     """
 
     runners: int
     gpus: float = 0.0
+    gpu_memory: int | None = None
 
 
 def env_settings(config: RayConfig) -> dict[str, Any]:

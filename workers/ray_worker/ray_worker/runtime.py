@@ -83,7 +83,9 @@ class RayRuntime:
         cpus = session.cpus if self._environ.get("MOSAIC_CPUS") else config.cpus_needed(share.runners)
         with home(self._environ, cpus, self._stop) as place:
             self._check_device(place)
-            with Training(self, session, place, Share(share.runners, place.gpus), seed) as training:
+            cap = self._environ.get("MOSAIC_GPU_MEMORY_CAP")
+            share = Share(share.runners, place.gpus, int(cap) if cap else None)
+            with Training(self, session, place, share, seed) as training:
                 found |= training.build()
                 last = training.run(saved)
         if last is not None and not self._stop():

@@ -62,6 +62,9 @@ class Trainer:
         self._game, config, found = checked(self.config, self._share, self._seed)
         _keep_files_in(self._folder)
         self._algorithm = config.build_algo()
+        cap = self._share.gpu_memory
+        if cap is not None:
+            self._algorithm.learner_group.foreach_learner(lambda _: _keep_within(cap))
         return {**found, "processes": self.where()}
 
     def restore(self, path: str) -> int:
@@ -144,6 +147,15 @@ class Trainer:
 def _place() -> dict[str, Any]:
     context = ray.get_runtime_context()
     return {"pid": os.getpid(), "node": context.get_node_id(), "group": context.get_placement_group_id()}
+
+
+def _keep_within(cap: int) -> None:
+    """Let torch allocate no more of this process's GPU, if it has one: nobody else keeps Ray's processes within."""
+    import torch
+
+    if torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, cap / total))
 
 
 def _keep_files_in(folder: str) -> None:
