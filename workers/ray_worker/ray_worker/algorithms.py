@@ -233,6 +233,11 @@ def build_config(config: RayConfig, game: Game, share: Share, seed: int) -> Algo
             step()
         except (TypeError, ValueError, AttributeError, KeyError) as error:
             problems.append(Problem(path, f"RLlib refuses it: {error}"))
+    if not problems:
+        try:
+            found.copy(copy_frozen=False).validate()
+        except ValueError as error:
+            problems.append(Problem("training", f"RLlib refuses it: {error}"))
     if problems:
         raise ConfigError(problems)
     return found
@@ -254,6 +259,8 @@ def _training(found: AlgorithmConfig, config: RayConfig) -> None:
     given: dict[str, Any] = {"gamma": config.gamma}
     if config.algo == "dreamerv3":
         given["model_size"] = "XS"
+    if config.algo == "cql":
+        given["lr"] = None  # its default, which its own check refuses: it has one for each network
     if config.train_batch_size is not None:
         given["train_batch_size_per_learner"] = max(1, config.train_batch_size // max(1, config.num_learners))
         if config.algo == "ppo" and config.minibatch_size is None:  # RLlib's default may be more than that

@@ -77,9 +77,7 @@ class RayRuntime:
         if session.dry_run:
             from ray_worker.algorithms import checked
 
-            _, built, more = checked(config, share, seed)
-            built.validate()
-            return found | more
+            return found | checked(config, share, seed)[2]
         cpus = session.cpus if self._environ.get("MOSAIC_CPUS") else config.cpus_needed(share.runners)
         with home(self._environ, cpus, self._stop) as place:
             self._check_device(place)
