@@ -224,7 +224,7 @@ def build_config(config: RayConfig, game: Game, share: Share, seed: int) -> Algo
         ("training", lambda: _training(found, config)),
         ("model", lambda: _modules(found, config, game)),
         ("num_env_runners", lambda: _processes(found, config, share)),
-        ("dataset", lambda: _offline(found, config)),
+        ("dataset", lambda: _offline(found, config, game)),
         ("seed", lambda: found.debugging(seed=seed, log_level="ERROR")),
     ]
     problems = []
@@ -339,11 +339,12 @@ def _processes(found: AlgorithmConfig, config: RayConfig, share: Share) -> None:
     found.resources(num_cpus_for_main_process=0)
 
 
-def _offline(found: AlgorithmConfig, config: RayConfig) -> None:
+def _offline(found: AlgorithmConfig, config: RayConfig, game: Game) -> None:
     if not config.algorithm.offline:
         return
     from ray_worker.offline import UPDATES, Dataset
 
+    found.environment(observation_space=game.observation_spaces[""], action_space=game.action_spaces[""])
     # Not with Ray Data, whose tasks would run anywhere in the cluster: a dataset of transitions fits in memory.
     found.offline_data(input_=[str(config.dataset)], offline_data_class=Dataset, dataset_num_iters_per_learner=UPDATES)
     found.evaluation(

@@ -133,9 +133,10 @@ class Dataset(OfflineData):
         """Batches as the learner takes them, for ever."""
         del kwargs
         learner = self.learner_handles[0]
-        observation_space, action_space = self._spaces()
+        # Of one environment: what RLlib says of an env runner's are those of many side by side.
+        observation_space, action_space = self.config.observation_space, self.config.action_space
         if self._connector is None:
-            self._episodes = [self._episode(*bounds, action_space) for bounds in self._bounds]
+            self._episodes = [self._episode(*bounds, observation_space, action_space) for bounds in self._bounds]
             self._connector = self.config.build_learner_connector(
                 input_observation_space=observation_space, input_action_space=action_space, device=device
             )
@@ -144,13 +145,6 @@ class Dataset(OfflineData):
                 rl_module=learner.module, batch={}, episodes=self._drawn(batch_size), shared_data={}, metrics=None
             )
             yield flatten_dict(batch)
-
-    def _spaces(self) -> tuple[Any, Any]:
-        from ray.rllib.core import DEFAULT_MODULE_ID
-        from ray.rllib.env import INPUT_ENV_SPACES
-
-        found = self.spaces or {}
-        return found.get(INPUT_ENV_SPACES) or found[DEFAULT_MODULE_ID]
 
     def _drawn(self, count: int) -> list[SingleAgentEpisode]:
         if not self._whole:
@@ -165,9 +159,8 @@ class Dataset(OfflineData):
             drawn.append(self._episodes[self._random.integers(len(self._episodes))][:])
         return drawn
 
-    def _episode(self, begin: int, end: int, action_space: Any) -> SingleAgentEpisode:
+    def _episode(self, begin: int, end: int, observation_space: Any, action_space: Any) -> SingleAgentEpisode:
         data = {name: column[begin:end] for name, column in self._data.items()}
-        shape = self._spaces()[0].shape
         seen = np.concatenate([data["observation"], data["next_observation"][-1:]]).astype(np.float32)
         if isinstance(action_space, spaces.Discrete):
             actions: Any = data["action"].reshape(-1).astype(np.int64)
@@ -176,8 +169,8 @@ class Dataset(OfflineData):
             own = data["action"].reshape(-1, *action_space.shape).astype(action_space.dtype)
             actions = np.stack([normalize_action(each, action_space) for each in own])
         return SingleAgentEpisode(
-            observations=list(seen.reshape(-1, *shape)),
-            observation_space=self._spaces()[0],
+            observations=list(seen.reshape(-1, *observation_space.shape)),
+            observation_space=observation_space,
             actions=list(actions),
             action_space=action_space,
             rewards=[float(each) for each in data["reward"]],
