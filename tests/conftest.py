@@ -43,7 +43,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tests' own workers, as if installed."""
     folder = tmp_path_factory.mktemp("workers")
-    for name in ("scripted", "curves", "chaos"):
+    for name in ("scripted", "curves", "chaos", "joining"):
         package = f"{name}_worker"
         install(folder, FIXTURES / "workers" / package, name, f"{package}:get_worker_metadata")
     return folder

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mosaic_cluster.catalog import WorkerEntry
+from mosaic_cluster.catalog import WorkerEntry, joins_cluster
 from mosaic_cluster.experiments.crews import Crew, agents_in, capabilities_of
 from mosaic_cluster.experiments.growing import Growth
 from mosaic_cluster.experiments.life import RunPlan
@@ -89,6 +89,7 @@ def run_plan(
             command=tuple(command) if command else None,
             distribution=worker.distribution,
             environment=worker.environment_for(config),
+            joins=joins_cluster(worker.package),
         ),
         config=dict(config),
         seed=seed,

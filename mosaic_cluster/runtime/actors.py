@@ -10,7 +10,7 @@ from typing import Any
 import ray
 
 from mosaic_cluster.runtime.attempt import Attempt, finish_attempt
-from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, RunProgress
+from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Joining, RunProgress
 from mosaic_cluster.runtime.hubs import hub_client
 
 Key = tuple[str, int]
@@ -44,6 +44,8 @@ class WorkerActor:
             lease: by which it holds its place, and the key of the driver that does.
         """
         self._lease = lease
+        if order.joining is not None:
+            order = replace(order, joining=_from_here(order.joining))
         attempt = Attempt(order, hub_client(order.experiment_id, shards))
         with self._lock:
             self._attempt = attempt
@@ -76,6 +78,12 @@ class WorkerActor:
     def pid(self) -> int:
         """Process id, for those who look after processes."""
         return os.getpid()
+
+
+def _from_here(joining: Joining) -> Joining:
+    """The same cluster, by the addresses that this node knows it by."""
+    address = str(ray.get_runtime_context().gcs_address)
+    return replace(joining, address=address, node_address=str(ray.util.get_node_ip_address()))
 
 
 def _gpu_indices() -> tuple[int, ...]:

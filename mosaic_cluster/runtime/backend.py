@@ -30,6 +30,7 @@ class WorkerLaunch:
         distribution: the installed distribution that the package is from; each node must have it.
         environment: what its process runs in, built by a node that lacks it; ``None``: the node's own interpreter.
             Chosen where the run was planned, so that all nodes follow one recipe.
+        joins: whether it joins the Ray cluster that the run is on, as a job of its own.
     """
 
     name: str
@@ -40,6 +41,24 @@ class WorkerLaunch:
     command: tuple[str, ...] | None = None
     distribution: str = ""
     environment: Environment | None = None
+    joins: bool = False
+
+
+@dataclass(frozen=True)
+class Joining:
+    """The cluster that a worker joins, and what of it is the run's own.
+
+    Attributes:
+        address: where Ray is reached, ``host:port``.
+        namespace: in which the group's name counts.
+        group: name of the placement group that all of the run stays in.
+        node_address: by which Ray knows the run's node.
+    """
+
+    address: str
+    namespace: str
+    group: str
+    node_address: str
 
 
 @dataclass(frozen=True)
@@ -83,6 +102,7 @@ class AttemptOrder:
         watch: a metric to look at on the way.
         origin: another run's checkpoint that it goes on from.
         room: what its output may take.
+        joining: the cluster that its worker joins; ``None``: it knows of none.
     """
 
     experiment_id: str
@@ -100,6 +120,7 @@ class AttemptOrder:
     watch: WatchOrder | None = None
     origin: Origin | None = None
     room: Room = field(default_factory=Room)
+    joining: Joining | None = None
 
     @property
     def storage(self) -> Storage:

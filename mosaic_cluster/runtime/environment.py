@@ -33,8 +33,20 @@ GPU_CONTEXT = 640 * MIB
 """GPU memory that a process takes beside what its library allocates: CUDA's own, of which a library's limit knows
 nothing."""
 
-OURS = ("MOSAIC_RESUME_FROM", "MOSAIC_REPORT_STEPS", "MOSAIC_GPU_MEMORY", "MOSAIC_GPU_MEMORY_CAP")
+OURS = (
+    "MOSAIC_RESUME_FROM",
+    "MOSAIC_REPORT_STEPS",
+    "MOSAIC_GPU_MEMORY",
+    "MOSAIC_GPU_MEMORY_CAP",
+    "MOSAIC_RAY_ADDRESS",
+    "MOSAIC_RAY_NAMESPACE",
+    "MOSAIC_RAY_NODE",
+    "MOSAIC_PLACEMENT_GROUP",
+)
 """What a worker must not have from anywhere else where it is not set here."""
+
+RAY_CREDENTIALS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+"""What a worker that joins the cluster needs of Ray's own variables."""
 
 
 def attempt_environment(
@@ -78,11 +90,27 @@ def attempt_environment(
     cap = gpu_memory_cap(order)
     if cap is not None:
         environment["MOSAIC_GPU_MEMORY_CAP"] = str(cap)
+    environment.update(_joining_variables(order, base))
     if resumed is not None:
         environment["MOSAIC_RESUME_FROM"] = resumed.path
     if order.watch is not None and order.watch.rungs:
         environment["MOSAIC_REPORT_STEPS"] = ",".join(map(str, order.watch.rungs))
     return environment
+
+
+def _joining_variables(order: AttemptOrder, base: Mapping[str, str]) -> dict[str, str]:
+    joining = order.joining
+    if joining is None:
+        return {}
+    return {
+        "MOSAIC_RAY_ADDRESS": joining.address,
+        "MOSAIC_RAY_NAMESPACE": joining.namespace,
+        "MOSAIC_RAY_NODE": joining.node_address,
+        "MOSAIC_PLACEMENT_GROUP": joining.group,
+        **{name: base[name] for name in RAY_CREDENTIALS if name in base},
+        # The GPUs of the group are for what the worker starts in it.
+        "CUDA_VISIBLE_DEVICES": "",
+    }
 
 
 def gpu_memory_cap(order: AttemptOrder) -> int | None:

@@ -28,8 +28,9 @@ from mosaic_cluster.runtime.allocation.allocator import (
 )
 from mosaic_cluster.runtime.allocation.book import Lease
 from mosaic_cluster.runtime.allocation.reading import ClusterReader
-from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Handle, HubOrder, RunProgress
+from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Handle, HubOrder, Joining, RunProgress
 from mosaic_cluster.runtime.hubs import NAMESPACE, HubKeeper
+from mosaic_cluster.runtime.joining import RunGroup, in_first_bundle, make_group
 from mosaic_cluster.runtime.searching.protocols import NoScheduler, Scheduler, SchedulerSetup, Searcher, SearchSetup
 from mosaic_cluster.runtime.workfolder import begun_in_storage
 from mosaic_cluster.worker.errors import BackendError
@@ -52,9 +53,12 @@ CONNECT_SECONDS = 5.0
 class RayHandle:
     """An attempt in a worker actor."""
 
-    def __init__(self, backend: RayBackend, order: AttemptOrder, actor: Any, lease: Lease) -> None:
+    def __init__(
+        self, backend: RayBackend, order: AttemptOrder, actor: Any, lease: Lease, group: RunGroup | None = None
+    ) -> None:
         self.order = order
         self.lease = lease
+        self.group = group
         self._backend = backend
         self._begun = time.monotonic()
         self.actor = actor
@@ -88,6 +92,8 @@ class RayHandle:
         try:
             self._result = ray.get(self.result_ref)
         except RayError as error:
+            if self.group is not None:
+                self.group.remove()
             if not isinstance(error, RayActorError):
                 logging.getLogger(__name__).warning("run %s: its worker actor failed: %s", self.order.run_id, error)
             if self.reused and self.progress is None and not begun_in_storage(self.order):
@@ -248,7 +254,9 @@ class RayBackend:
         size = _size(order.placement)
         lease = replace(self._granted.pop(order.run_id, Lease(order.placement)), placement=order.placement)
         idle = next((each for each in self._idle if _size(each.placement) == size), None)
-        if idle is not None:
+        if order.worker.joins:
+            handle = self._start_joining(order, lease)
+        elif idle is not None:
             self._idle.remove(idle)
             handle = RayHandle(self, order, idle.actor, lease)
             handle.unaccounted, handle.reused = False, True
@@ -257,14 +265,18 @@ class RayBackend:
         self._running[order.run_id] = handle
         return handle
 
+    def _start_joining(self, order: AttemptOrder, lease: Lease) -> RayHandle:
+        """In a new actor, within a placement group that holds all the run's resources."""
+        group = make_group(order, NODE_LABEL)
+        order = replace(order, joining=Joining(self.address, NAMESPACE, group.name, ""))
+        return RayHandle(self, order, _new_actor(order.placement, group), lease, group)
+
     def closing(self, order: AttemptOrder) -> Any:
         """Reference to the result of closing an attempt: on its node while that lives, else anywhere."""
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         task = finish_on_node
         if order.placement.node_id in alive:
-            task = task.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(order.placement.node_id, soft=True)
-            )
+            task = task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(order.placement.node_id, soft=True))
         return task.remote(order, self.shards)
 
     def finish(self, orders: Sequence[AttemptOrder]) -> list[AttemptResult]:
@@ -302,7 +314,10 @@ class RayBackend:
     def ended(self, handle: RayHandle, *, healthy: bool) -> None:
         """Take back the actor of an attempt whose result has been taken."""
         self._running.pop(handle.order.run_id, None)
-        if healthy:
+        if handle.group is not None:
+            ray.kill(handle.actor)
+            handle.group.remove()
+        elif healthy:
             self._idle.append(_Idle(handle.actor, handle.order.placement, time.monotonic()))
         else:
             ray.kill(handle.actor)
@@ -318,6 +333,8 @@ class RayBackend:
         """End our actors; an embedded Ray ends with us."""
         for handle in self._running.values():
             ray.kill(handle.actor)
+            if handle.group is not None:
+                handle.group.remove()
         self._running.clear()
         self._let_idle_go(0.0)
         if self._hubs is not None:
@@ -330,15 +347,20 @@ class RayBackend:
             ray.shutdown()
 
 
-def _new_actor(placement: Placement) -> Any:
+def _new_actor(placement: Placement, group: RunGroup | None = None) -> Any:
+    taken: Mapping[str, Any] = {
+        "num_cpus": placement.cpus,
+        "num_gpus": placement.gpus,
+        "memory": placement.memory or None,
+        "label_selector": {NODE_LABEL: placement.node_id},
+    }
+    if group is not None:
+        taken = in_first_bundle(placement, group.group)
     return WorkerActor.options(  # type: ignore[attr-defined]
         # A name, so that a new allocator finds it and learns what it holds.
         name=f"{WORKER_PREFIX}{ULID()}",
         namespace=NAMESPACE,
-        num_cpus=placement.cpus,
-        num_gpus=placement.gpus,
-        memory=placement.memory or None,
-        label_selector={NODE_LABEL: placement.node_id},
+        **taken,
         max_restarts=0,
         max_task_retries=0,
         # run() holds one thread for as long as the attempt lasts; the others answer.

@@ -225,9 +225,7 @@ class _Settings:
     clip_vloss: bool = _own("clip_vloss", help="clip the change of a value by clip_coef, too")
     ent_coef: float = _own("ent_coef", help="weight of the entropy bonus", min=0)
     vf_coef: float = _own("vf_coef", help="weight of the value loss", min=0)
-    max_grad_norm: float = _own(
-        "max_grad_norm", help="longer gradients are scaled down to this norm", exclusive_min=0
-    )
+    max_grad_norm: float = _own("max_grad_norm", help="longer gradients are scaled down to this norm", exclusive_min=0)
     target_kl: float | None = _own(
         "target_kl", help="end an update early once its approximate KL divergence exceeds this", exclusive_min=0
     )
@@ -287,9 +285,7 @@ class _Settings:
         min=0,
         max=0.9999,
     )
-    alpha: float = _own(
-        "alpha", help="weight of the entropy; with autotune, only at the start", exclusive_min=0
-    )
+    alpha: float = _own("alpha", help="weight of the entropy; with autotune, only at the start", exclusive_min=0)
     autotune: bool = _own("autotune", help="adjust alpha so that the entropy stays near target_entropy")
     target_entropy: float | None = _own(
         "target_entropy",

@@ -156,9 +156,7 @@ def _train(config: CleanRLConfig, session: Session, envs: SyncVectorEnv) -> None
             episodes = infos["final_info"]["episode"]
             for i in np.flatnonzero(done):
                 successors[i] = infos["final_obs"][i]
-                session.episode(
-                    float(episodes["r"][i]), int(episodes["l"][i]), bool(terminated[i]), bool(truncated[i])
-                )
+                session.episode(float(episodes["r"][i]), int(episodes["l"][i]), bool(terminated[i]), bool(truncated[i]))
         buffer.add(obs=obs, next_obs=successors, actions=actions, rewards=rewards, terminated=terminated)
         obs = next_obs
 

@@ -38,9 +38,7 @@ class EpisodeTape(gym.Wrapper):  # type: ignore[type-arg]
         self._discrete = isinstance(env.action_space, spaces.Discrete)
         self._actions: list[Any] | None = None
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode, and a new tape."""
         self._seed = seed
         self._random_state = None if seed is not None else dict(self.unwrapped.np_random.bit_generator.state)
@@ -239,9 +237,7 @@ def _space_problems(env_id: str, algo: str, env: gym.Env[Any, Any]) -> list[Prob
             "wrap the environment so that it gives a vector, or choose another worker"
         )
     elif not space.is_np_flattenable:
-        problems.append(
-            f"{env_id!r} has the observation space {space}, which cannot be flattened to a vector"
-        )
+        problems.append(f"{env_id!r} has the observation space {space}, which cannot be flattened to a vector")
     return [Problem("env_id", message) for message in problems]
 
 

@@ -66,12 +66,8 @@ class Rollout:
         self.next_obs = np.zeros_like(self.obs)  # the true successor, never the first state of a new episode
         self.actions = np.zeros((steps, envs), dtype=np.int64)
         self.rewards = np.zeros((steps, envs), dtype=np.float32)
-        self.terminated = np.zeros(
-            (steps, envs), dtype=np.bool_
-        )  # nothing comes after next_obs: its value is 0
-        self.done = np.zeros(
-            (steps, envs), dtype=np.bool_
-        )  # terminated or cut short: the next row is another episode
+        self.terminated = np.zeros((steps, envs), dtype=np.bool_)  # nothing comes after next_obs: its value is 0
+        self.done = np.zeros((steps, envs), dtype=np.bool_)  # terminated or cut short: the next row is another episode
         self.length = 0
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -284,9 +280,7 @@ def _train(config: CleanRLConfig, session: Session, envs: SyncVectorEnv) -> None
 
         names = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
         session.learned(dict(zip(names, torch.stack(stats).mean(0).tolist(), strict=True)))
-        session.metrics["explained_variance"] = (
-            float(1 - (returns - values).var() / spread) if spread > 0 else 0.0
-        )
+        session.metrics["explained_variance"] = float(1 - (returns - values).var() / spread) if spread > 0 else 0.0
         session.updates += 1
         session.checkpoint_if_due(state)
 

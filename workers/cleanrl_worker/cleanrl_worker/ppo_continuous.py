@@ -406,9 +406,7 @@ def _train(config: CleanRLConfig, session: Session, envs: SyncVectorEnv) -> None
 
         names = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
         session.learned(dict(zip(names, torch.stack(stats).mean(0).tolist(), strict=True)))
-        session.metrics["explained_variance"] = (
-            float(1 - (returns - values).var() / spread) if spread > 0 else 0.0
-        )
+        session.metrics["explained_variance"] = float(1 - (returns - values).var() / spread) if spread > 0 else 0.0
         session.updates += 1
         session.checkpoint_if_due(state)
 

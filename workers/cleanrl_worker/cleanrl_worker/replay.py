@@ -32,9 +32,7 @@ class ReplayBuffer:
 
     FIELDS = ("obs", "next_obs", "actions", "rewards", "terminated")
 
-    def __init__(
-        self, capacity: int, observation_size: int, action_shape: tuple[int, ...], action_dtype: Any
-    ) -> None:
+    def __init__(self, capacity: int, observation_size: int, action_shape: tuple[int, ...], action_dtype: Any) -> None:
         self.capacity = capacity
         self.obs = np.zeros((capacity, observation_size), dtype=np.float32)
         self.next_obs = np.zeros((capacity, observation_size), dtype=np.float32)

@@ -142,9 +142,7 @@ class CleanRLRuntime:
                 config, checkpoints=store.files(), results=summary, environ=self._environ
             )
             summary["analytics_manifest"] = str(manifest)
-        except (
-            OSError
-        ) as error:  # the policy is saved: an unwritten list of files must not make the run a failure
+        except OSError as error:  # the policy is saved: an unwritten list of files must not make the run a failure
             LOGGER.warning("the analytics manifest cannot be written: %s", error)
         return summary
 

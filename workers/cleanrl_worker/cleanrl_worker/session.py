@@ -162,9 +162,7 @@ class Session:
         while self._looked_at and self._looked_at[-1] <= self.step:
             self._looked_at.pop()
             now = self._save_soon = True
-        if self.step <= self._heartbeat_step or not (
-            now or moment - self._last_heartbeat >= HEARTBEAT_SECONDS
-        ):
+        if self.step <= self._heartbeat_step or not (now or moment - self._last_heartbeat >= HEARTBEAT_SECONDS):
             return
         self._last_heartbeat = moment
         self._heartbeat_step = self.step

@@ -181,9 +181,7 @@ class TestEnvironments:
             ("Lists-v0", "td3", "no algorithm of this worker takes it"),
         ],
     )  # fmt: skip
-    def test_actions_that_do_not_fit(
-        self, monkeypatch: pytest.MonkeyPatch, env_id: str, algo: str, words: str
-    ) -> None:
+    def test_actions_that_do_not_fit(self, monkeypatch: pytest.MonkeyPatch, env_id: str, algo: str, words: str) -> None:
         monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.envs.registration.registry))
         gym.register("Unbounded-v0", entry_point=lambda: Reshaped(gym.spaces.Box(-np.inf, np.inf, (2,))))
         gym.register("Lists-v0", entry_point=lambda: Reshaped(gym.spaces.MultiDiscrete([2, 2])))
@@ -294,9 +292,7 @@ class TestTraining:
             assert_equal(whole.content["session"][name], resumed.content["session"][name])
         assert episodes(read(capsys)) == episodes(before)
 
-    def test_a_seed_decides_the_run(
-        self, algo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_a_seed_decides_the_run(self, algo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         one = Run(tmp_path / "one", algo, seed=8)
         first = episodes(read(capsys))
         assert_equal(one.content["algorithm"], Run(tmp_path / "two", algo, seed=8).content["algorithm"])

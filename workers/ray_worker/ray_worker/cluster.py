@@ -1,0 +1,151 @@
+"""Where RLlib runs: in the run's placement group of a cluster, or on a Ray of the run's own.
+
+Either way all of it stays in one placement group, which is the run's share of CPUs and GPUs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+READY_SECONDS = 60.0
+OBJECT_STORE = 256 << 20
+_FOLDER = "mosaic-ray-"
+
+
+@dataclass(frozen=True)
+class Home:
+    """What the run has.
+
+    Attributes:
+        group: Ray's placement group.
+        gpus: GPUs in it, or the share of one; those of the first bundle are for the algorithm itself.
+        first_gpu: of these, what lies in the first bundle.
+        joined: whether it is a cluster's; else it is a Ray of the run's own.
+    """
+
+    group: Any
+    gpus: float
+    first_gpu: float
+    joined: bool
+
+    def strategy(self) -> Any:
+        """Scheduling of the algorithm's actor: in the first bundle, with all that it starts within the group."""
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        return PlacementGroupSchedulingStrategy(
+            self.group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+        )
+
+
+@contextmanager
+def home(environ: Mapping[str, str], cpus: int, stop: Any = None) -> Iterator[Home]:
+    """Connect, or start a Ray; ends what was begun.
+
+    Args:
+        environ: ``MOSAIC_RAY_ADDRESS``, ``MOSAIC_RAY_NAMESPACE``, ``MOSAIC_RAY_NODE`` and ``MOSAIC_PLACEMENT_GROUP``
+            say which cluster to join; without them it is a Ray of the run's own.
+        cpus: of such a Ray.
+        stop: its ``install()`` is called once Ray has put its own handlers of signals.
+
+    Raises:
+        ConnectionError: the cluster or the group is not there.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # RLlib leaves `exec` and old stacks behind by itself; what it says about them is no news to anyone.
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    joined = bool(environ.get("MOSAIC_RAY_ADDRESS"))
+    with _joined(environ) if joined else _own(environ, cpus) as group:
+        if hasattr(stop, "install"):
+            stop.install()
+        specs = group.bundle_specs
+        gpus = sum(float(bundle.get("GPU", 0)) for bundle in specs)
+        yield Home(group, gpus, float(specs[0].get("GPU", 0)) if specs else 0.0, joined)
+
+
+@contextmanager
+def _joined(environ: Mapping[str, str]) -> Iterator[Any]:
+    import ray
+
+    address = environ["MOSAIC_RAY_ADDRESS"]
+    try:
+        ray.init(
+            address=address,
+            namespace=environ["MOSAIC_RAY_NAMESPACE"],
+            _node_ip_address=environ.get("MOSAIC_RAY_NODE"),
+            **_quiet(),
+        )
+    except Exception as error:
+        raise ConnectionError(f"the Ray cluster at {address} cannot be joined: {error}") from error
+    try:
+        name = environ["MOSAIC_PLACEMENT_GROUP"]
+        try:
+            group = ray.util.get_placement_group(name)
+        except ValueError as error:
+            raise ConnectionError(f"the cluster at {address} has no placement group {name}: {error}") from error
+        yield group
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _own(environ: Mapping[str, str], cpus: int) -> Iterator[Any]:
+    if "RAY_AUTH_MODE" not in os.environ:
+        # Ray then turns token authentication on; the token is this process tree's own.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ.pop("RAY_ADDRESS", None)
+    import ray
+
+    _remove_left()
+    # Short: Ray's sockets lie in it, and their paths may have 107 characters.
+    folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp")
+    options: dict[str, Any] = {}
+    if "CUDA_VISIBLE_DEVICES" in environ:
+        options["num_gpus"] = len([each for each in environ["CUDA_VISIBLE_DEVICES"].split(",") if each.strip()])
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            object_store_memory=OBJECT_STORE,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=folder,
+            **options,
+            **_quiet(),
+        )
+        bundles = [{"CPU": 1.0} for _ in range(cpus)]
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        for number in range(gpus):
+            if number == len(bundles):
+                bundles.append({})
+            bundles[number]["GPU"] = 1.0
+        group = ray.util.placement_group(bundles, strategy="STRICT_PACK")
+        ray.get(group.ready(), timeout=READY_SECONDS)
+        yield group
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _quiet() -> dict[str, Any]:
+    return {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+
+
+def _remove_left() -> None:
+    """Folders of runs that were killed."""
+    for folder in Path("/tmp").glob(f"{_FOLDER}*-*"):
+        pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            with suppress(OSError):
+                shutil.rmtree(folder)
+
+
+__all__ = ["Home", "home"]
