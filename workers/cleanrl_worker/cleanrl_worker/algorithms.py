@@ -165,14 +165,12 @@ class Script:
         actions: as in :class:`Algorithm`.
         defaults: the settings that it has flags for, with its own defaults; ``env_id`` may differ, where the
             script's own is not in its environment.
-        saves: whether it can save its network at the end (``script_arguments: {save_model: true}``).
     """
 
     module: str
     library: str
     actions: str
     defaults: Mapping[str, Any]
-    saves: bool = False
 
 
 RELEASE = "1.2.0"
@@ -248,10 +246,8 @@ SCRIPTS = {
         "continuous",
         {"env_id": "HalfCheetah-v4", "total_steps": 8_000_000, **_LONG_ROLLOUT},
     ),
-    "cleanrl.dqn": Script(
-        "dqn", "gymnasium", "discrete", {"env_id": "CartPole-v1", **_EPSILON, "tau": 1.0}, saves=True
-    ),
-    "cleanrl.c51": Script("c51", "gym", "discrete", {"env_id": "CartPole-v1", **_EPSILON}, saves=True),
+    "cleanrl.dqn": Script("dqn", "gymnasium", "discrete", {"env_id": "CartPole-v1", **_EPSILON, "tau": 1.0}),
+    "cleanrl.c51": Script("c51", "gym", "discrete", {"env_id": "CartPole-v1", **_EPSILON}),
     "cleanrl.ddpg": Script(
         "ddpg_continuous_action",
         "gymnasium",
@@ -306,6 +302,7 @@ RESERVED = {
     "wandb-project-name": "it goes with track, which is off",
     "wandb-entity": "it goes with track, which is off",
     "capture-video": "the programs that make videos are not in the environment",
+    "save-model": "after saving, the script makes videos, whose programs are not in the environment, and fails",
     "upload-model": "workers do not talk to the network",
     "hf-entity": "it goes with upload-model, which is off",
 }

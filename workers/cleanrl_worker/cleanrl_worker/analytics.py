@@ -22,6 +22,7 @@ def write_analytics_manifest(
     *,
     checkpoints: list[Path],
     results: Mapping[str, Any],
+    best: Path | None = None,
     notes: str | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Path:
@@ -31,6 +32,7 @@ def write_analytics_manifest(
         config: of the run.
         checkpoints: its checkpoint files, oldest first.
         results: the numbers it ended with.
+        best: the best of the checkpoints, where that is known.
         notes: anything to say.
         environ: where ``MOSAIC_RUN_DIR`` is looked up.
 
@@ -51,6 +53,7 @@ def write_analytics_manifest(
             directory=_relative(checkpoints[-1].parent, path.parent),
             format="pytorch",
             files=names,
+            best_checkpoint=_relative(best, path.parent) if best in checkpoints and best is not None else None,
             final_checkpoint=names[-1],
         )
     manifest = WorkerAnalyticsManifest(

@@ -22,7 +22,7 @@ from typing import Any
 
 from cleanrl_worker.algorithms import RELEASE, SCRIPTS
 from cleanrl_worker.analytics import add_tensorboard
-from cleanrl_worker.arguments import command_line, plain_flag, script_file, steps_taken
+from cleanrl_worker.arguments import command_line, script_file, steps_taken
 from cleanrl_worker.config import CleanRLConfig
 from cleanrl_worker.event_files import EventTail, Scalar
 from mosaic_cluster.worker import ConfigError, Problem, WorkerSession
@@ -71,7 +71,6 @@ class ScriptRuntime:
             config,
             stop_requested=stop_requested,
             worker_id=worker_id,
-            checkpoint_format="pytorch",
             environ=environ,
             about={"script": f"cleanrl.{SCRIPTS[config.algo].module}", "release": RELEASE, "resume": STARTS_ANEW},
         )
@@ -118,7 +117,6 @@ class ScriptRuntime:
                 return self._results("cancelled")
             found = self._ended(child, answer)["found"]
         session.step = max(session.step, steps_taken(self.config))
-        self._save_model()
         return {"device": found["device"], **self._results("completed")}
 
     def _check_here(self) -> None:
@@ -171,20 +169,9 @@ class ScriptRuntime:
             raise ScriptFailed(f"the script of {self.config.algo} ended with {how}; the last it printed:\n{last}")
         return told
 
-    def _save_model(self) -> None:
-        """What ``save_model`` left beside the event files is the run's last checkpoint."""
-        if not any(plain_flag(name) == "save-model" for name in self.config.script_arguments):
-            return
-        for folder in self._events.folders:
-            for file in sorted(folder.glob("*.cleanrl_model")):
-                target = self._session.checkpoint_dir / file.name
-                file.replace(target)
-                self._session.saved(target)
-
     def _results(self, status: str) -> dict[str, Any]:
         config = self.config
-        found: dict[str, Any] = {"status": status, "env_id": config.env_id, "algo": config.algo, "seed": config.seed}
-        return {**found, **self._progress.evaluation()}
+        return {"status": status, "env_id": config.env_id, "algo": config.algo, "seed": config.seed}
 
 
 class Progress:
@@ -197,15 +184,11 @@ class Progress:
     def __init__(self, session: WorkerSession) -> None:
         self._session = session
         self._return: float | None = None
-        self._evaluated: list[float] = []
 
     def take(self, scalars: list[Scalar]) -> None:
         """In the order they were written."""
         for step, tag, value in scalars:
-            group, _, name = tag.rpartition("/")
-            if group == "eval":  # counted from 0, after the training
-                self._evaluated.append(value)
-                continue
+            name = tag.rpartition("/")[2]
             self._session.step = max(self._session.step, step)
             if name == "episodic_return":
                 self.finish()
@@ -223,12 +206,6 @@ class Progress:
         if self._return is not None:
             self._session.episode(self._return, 0)
             self._return = None
-
-    def evaluation(self) -> dict[str, float]:
-        """What the script found with the network that it saved."""
-        if not self._evaluated:
-            return {}
-        return {"evaluation_return": sum(self._evaluated) / len(self._evaluated)}
 
 
 class Child:

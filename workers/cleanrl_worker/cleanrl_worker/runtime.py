@@ -141,7 +141,7 @@ class CleanRLRuntime:
         LOGGER.info("%s after %d steps, %.1f s", status, session.step, summary["seconds"])
         try:
             manifest = write_analytics_manifest(
-                config, checkpoints=store.files(), results=summary, environ=self._environ
+                config, checkpoints=store.files(), best=session.best_checkpoint, results=summary, environ=self._environ
             )
             summary["analytics_manifest"] = str(manifest)
         except (
