@@ -190,7 +190,7 @@ class _Settings:
         choices=("auto", "cpu", "cuda"),
     )
     torch_deterministic: bool = config_field(True, help="use only deterministic algorithms of torch")
-    script_arguments: dict[str, bool | int | float | str] = _own(
+    script_arguments: dict[str, bool | int | float | str] = _own(  # noqa: RUF009 - a field, as the others
         "script_arguments",
         help="flags of the script that are no settings here, by their names, without the dashes in front",
     )

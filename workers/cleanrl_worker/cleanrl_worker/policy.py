@@ -154,7 +154,9 @@ class CleanRLPolicy:
 
         return act
 
-    def _ppo_continuous(self, config: Mapping[str, Any], parts: Mapping[str, Any], entries: int) -> Callable[..., Array]:
+    def _ppo_continuous(
+        self, config: Mapping[str, Any], parts: Mapping[str, Any], entries: int
+    ) -> Callable[..., Array]:
         from cleanrl_worker.ppo_continuous import CLIP, Agent
 
         space = self._box()
