@@ -62,7 +62,7 @@ class Series:
 
     Attributes:
         label: names it in legends and tables; unique in a report.
-        environment: what was trained on, as its worker names it.
+        environment: what was trained on, as its worker names it; a worker that tells none has one of its own.
         trial: ``t0001``, ...; ``None`` where there are no trials.
         settings: those that the sweep varies, or the algorithm, in words.
     """
@@ -245,7 +245,8 @@ def _series(
         settings = _settings(params.get(trial) or {}, said)
         label = " ".join(filter(None, [trial, worker, settings]))
         curves = tuple(_curve(run, points.get(run["run_id"], [])) for run in runs)
-        found.append(Series(label or key, worker, _environment(said), trial, settings, curves))
+        environment = _environment(said) or f"{worker or key}: environment not told"
+        found.append(Series(label or key, worker, environment, trial, settings, curves))
     return tuple(found)
 
 

@@ -85,7 +85,7 @@ def _facet(
             kinds.add(band.kind)
             axes.plot(band.x, band.mean, style, color=colour, linewidth=2.0, label=label)
             axes.fill_between(band.x, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
-    axes.set_title(environment or "environment not told", fontsize=10)
+    axes.set_title(environment, fontsize=10)
     axes.set_ylabel(report.metric)
     axes.set_xlabel("environment steps" if report.axis == STEPS else "seconds since the run's first event")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

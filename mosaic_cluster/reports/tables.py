@@ -16,7 +16,7 @@ class Row:
     """One series.
 
     Attributes:
-        seeds: how many, with those that reported the metric where that is not all.
+        seeds: how many.
         final: mean over seeds of the last values, with what is known of the spread.
         steps: the last, of the seed that got furthest.
         time: running time of the longest run.
@@ -53,7 +53,7 @@ def _row(series: Series, metric: str) -> Row:
     elif unsaid:
         reasons.append(f"{unsaid} of {len(series.runs)} runs did not report {metric}")
     return Row(
-        environment=series.environment or "(not told)",
+        environment=series.environment,
         trial=series.trial or "",
         worker=series.worker,
         settings=series.settings,
