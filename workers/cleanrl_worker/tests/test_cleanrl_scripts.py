@@ -18,6 +18,7 @@ from cleanrl_worker.config import CleanRLConfig, settings_of
 from cleanrl_worker.event_files import EventTail, Scalar
 
 import mosaic_cluster
+from mosaic_cluster.catalog.environments import choose, read_environments
 from mosaic_cluster.worker import ConfigError
 
 CONTRACT = str(Path(mosaic_cluster.__file__).parent.parent)
@@ -109,23 +110,14 @@ class TestConfig:
         assert steps_taken(CleanRLConfig(run_id="r", algo="cleanrl.td3", total_steps=50_001)) == 50_001
 
     def test_every_script_has_an_environment(self) -> None:
-        import tomllib
-        from fnmatch import fnmatch
-
         import cleanrl_worker
 
-        text = (Path(cleanrl_worker.__file__).parent / "environment.toml").read_text()
-        environments = tomllib.loads(text)["environment"]
-
-        def name_of(algo: str) -> str | None:
-            for each in environments:
-                patterns = each["when"]["algo"]
-                if any(fnmatch(algo, pattern) for pattern in ([patterns] if isinstance(patterns, str) else patterns)):
-                    return str(each["name"])
-            return None
-
-        assert {algo: name_of(algo) for algo in SCRIPTS} == {algo: each.library for algo, each in SCRIPTS.items()}
-        assert {name_of(algo) for algo in ALGORITHMS} == {None}
+        declared = read_environments(Path(cleanrl_worker.__file__).parent / "environment.toml")
+        chosen = {algo: choose(declared, {"algo": algo}) for algo in (*SCRIPTS, *ALGORITHMS)}
+        assert {algo: each and each.name for algo, each in chosen.items()} == {
+            **{algo: script.library for algo, script in SCRIPTS.items()},
+            **dict.fromkeys(ALGORITHMS),
+        }
 
 
 class TestEventFiles:
