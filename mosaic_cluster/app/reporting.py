@@ -10,16 +10,23 @@ from mosaic_cluster.reports import Report, draw, gather, html_page
 from mosaic_cluster.storage import Storage
 
 FOLDER = "report"
+USUAL = "episodic_return"
 PICTURE, PAGE = "report.png", "report.html"
 
 
-def read_report(home: ExperimentHome, metric: str, axis: str) -> Report:
+def read_report(home: ExperimentHome, metric: str | None, axis: str) -> Report:
     """The curves of an experiment, finished or running.
+
+    Args:
+        metric: what is drawn; ``None``: what a sweep is judged by, else ``episodic_return``.
+        axis: ``steps`` or ``seconds``.
 
     Raises:
         InvalidInput: no run has reported that metric.
     """
-    return gather(home.storage.at("telemetry"), read_status(home), metric, axis)
+    status = read_status(home)
+    wanted = metric or str((status.get("sweep") or {}).get("metric") or USUAL)
+    return gather(home.storage.at("telemetry"), status, wanted, axis)
 
 
 def write_report(home: ExperimentHome, report: Report, out: Path | None) -> list[str]:

@@ -22,7 +22,14 @@ def register(app: typer.Typer) -> None:
     @app.command("report")
     def report(
         experiment: ExperimentArgument = "latest",
-        metric: Annotated[str, typer.Option("--metric", help="What is drawn.")] = "episodic_return",
+        metric: Annotated[
+            str | None,
+            typer.Option(
+                "--metric",
+                help="What is drawn (default: what a sweep is judged by, else episodic_return).",
+                show_default=False,
+            ),
+        ] = None,
         axis: Annotated[str, typer.Option("--x", help="Drawn over: steps (of the environment) or seconds.")] = "steps",
         out: Annotated[
             Path | None,

@@ -244,21 +244,25 @@ def _series(
         said = next((about[run["run_id"]] for run in runs if run["run_id"] in about), {})
         settings = _settings(params.get(trial) or {}, said)
         label = " ".join(filter(None, [trial, worker, settings]))
-        curves = tuple(_curve(run, points.get(run["run_id"], [])) for run in runs)
+        now = float(status.get("updated_at") or 0.0)
+        curves = tuple(_curve(run, points.get(run["run_id"], []), now) for run in runs)
         environment = _environment(said) or f"{worker or key}: environment not told"
         found.append(Series(label or key, worker, environment, trial, settings, curves))
     return tuple(found)
 
 
-def _curve(run: Mapping[str, Any], points: list[tuple[float, float]]) -> RunCurve:
+def _curve(run: Mapping[str, Any], points: list[tuple[float, float]], now: float) -> RunCurve:
     x, y = _rising(points)
+    elapsed = float(run.get("elapsed") or 0.0)  # of the attempts that are over
+    if run["state"] == "RUNNING" and run.get("since"):
+        elapsed += max(0.0, now - float(run["since"]))
     return RunCurve(
         run_id=str(run["run_id"]),
         seed=run.get("seed"),
         state=str(run["state"]),
         reason=str(run.get("reason") or ""),
         attempt=int(run.get("attempt") or 0),
-        elapsed=float(run.get("elapsed") or 0.0),
+        elapsed=elapsed,
         step=run.get("step"),
         x=x,
         y=y,

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from conftest import Lab
 
+from mosaic_cluster.app.reporting import read_report
+from mosaic_cluster.experiments.home import ExperimentHome
 from mosaic_cluster.reports import Report, RunCurve, combined, draw, gather, html_page, rows
 from mosaic_cluster.storage import Storage
 from mosaic_cluster.telemetry import Batch, HubCore, parse
@@ -61,7 +63,7 @@ class Stored:
     def report(self, metric: str = "episodic_return", axis: str = "steps") -> Report:
         status = {
             "experiment_id": "six", "kind": "sweep", "state": "RUNNING", "reason": "", "runs": self.runs,
-            "trials": list(self.trials.values()),
+            "updated_at": 1030.0, "trials": list(self.trials.values()),
         }  # fmt: skip
         return gather(self.folder, status, metric, axis)
 
@@ -93,6 +95,12 @@ class TestGather:
     def test_over_seconds(self, stored: Stored) -> None:
         (first, *_), *_ = [each.runs for each in stored.report(axis="seconds").series]
         assert first.x == tuple(float(number) for number in range(1, 11))
+
+    def test_a_run_that_goes_on_has_run_until_now(self, tmp_path: Path) -> None:
+        made = Stored(tmp_path)
+        made.run("t0001", "w", 1, {1: 1.0}, "RUNNING", "", env_id="e")
+        made.runs[0]["since"] = 1000.0
+        assert made.report().series[0].runs[0].elapsed == pytest.approx(12.4 + 30.0)
 
     def test_another_metric(self, stored: Stored) -> None:
         assert stored.report("loss").series[0].runs[0].final == 0.5
@@ -186,6 +194,17 @@ def _drawn_labels(report: Report) -> list[list[str]]:
     (figure,) = figures
     legends = [axes.get_legend() for axes in figure.axes if axes.get_visible()]
     return [[text.get_text() for text in legend.get_texts()] for legend in legends]
+
+
+def test_by_default_a_sweep_is_drawn_by_what_it_is_judged_by(tmp_path: Path) -> None:
+    home = ExperimentHome.create(Storage.open(tmp_path), "judged", {"kind": "sweep", "name": "judged"})
+    made = Stored(tmp_path / "judged" / "telemetry")
+    made.run("t0001", "w", 1, {1: 1.0, 2: 2.0}, env_id="e")
+    status = {"experiment_id": "judged", "kind": "sweep", "state": "COMPLETED", "runs": made.runs, "trials": []}
+    home.storage.put_json("status.json", status)
+    assert read_report(home, None, "steps").metric == "episodic_return"
+    home.storage.put_json("status.json", {**status, "sweep": {"metric": "loss"}})
+    assert read_report(home, None, "steps").metric == "loss"
 
 
 def test_of_an_experiment(inline: Lab) -> None:

@@ -186,10 +186,13 @@ class Progress:
         self._return: float | None = None
 
     def take(self, scalars: list[Scalar]) -> None:
-        """In the order they were written."""
+        """In the order they were written. What belongs to one step is reported together, once it is all there."""
         for step, tag, value in scalars:
             name = tag.rpartition("/")[2]
-            self._session.step = max(self._session.step, step)
+            if step > self._session.step:
+                if self._session.step:
+                    self._session.heartbeat()
+                self._session.step = step
             if name == "episodic_return":
                 self.finish()
                 self._return = value
@@ -199,6 +202,7 @@ class Progress:
                 self._session.metrics["episodic_length"] = value
             elif name != "SPS":  # the session has its own, which does not count the start
                 self._session.metrics[name] = value
+        if scalars:
             self._session.heartbeat()
 
     def finish(self) -> None:
