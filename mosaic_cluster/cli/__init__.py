@@ -20,6 +20,7 @@ VERBS = (
     "logs",
     "watch",
     "query",
+    "report",
     "bridge",
     "stop",
     "pause",

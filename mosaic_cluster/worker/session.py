@@ -50,6 +50,7 @@ class WorkerSession:
         stop_requested: asked by :attr:`stopping`.
         worker_id: name of this worker process, for the log.
         checkpoint_format: what the manifest says of the files: ``pytorch``, ``jax``, ``rllib`` ...
+        about: more for ``run_started``.
         environ: where the ``MOSAIC_...`` variables are looked up.
         clock: seconds, monotonic.
 
@@ -72,6 +73,7 @@ class WorkerSession:
         stop_requested: Callable[[], bool] = lambda: False,
         worker_id: Optional[str] = None,
         checkpoint_format: str = "unknown",
+        about: Optional[Mapping[str, Any]] = None,
         environ: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -90,6 +92,7 @@ class WorkerSession:
         self._stop_requested = stop_requested
         self._worker_id = worker_id
         self._format = checkpoint_format
+        self._more = dict(about or {})
         self._clock = clock
         self._began = clock()
         self._began_at_step = 0
@@ -243,6 +246,7 @@ class WorkerSession:
         about.update({name: config[name] for name in ("env_id", "algo", "total_steps", "seed") if name in config})
         if self._worker_id:
             about["worker_id"] = self._worker_id
+        about.update(self._more)
         return about
 
     def _end(self, results: Dict[str, Any]) -> Dict[str, Any]:

@@ -36,7 +36,8 @@ def get_worker_metadata() -> tuple[WorkerMetadata, WorkerCapabilities]:
     metadata = WorkerMetadata(
         name="CleanRL worker",
         version=__version__,
-        description="PPO, DQN, SAC and TD3, one readable file each, in the style of CleanRL, on Gymnasium environments",
+        description="PPO, DQN, SAC and TD3, one readable file each, in the style of CleanRL, on Gymnasium "
+        "environments; and the scripts of CleanRL's release, as they are",
         author="MOSAIC cluster contributors",
         homepage="https://github.com/vwxyzjn/cleanrl",
         # The algorithms are written here, in CleanRL's style; what runs underneath is torch.

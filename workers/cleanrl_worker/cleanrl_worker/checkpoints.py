@@ -30,7 +30,7 @@ class CheckpointStore:
 
     Args:
         directory: made when the first file is written.
-        keep: how many of the newest files stay.
+        keep: how many of the newest files stay, beside the best one.
     """
 
     def __init__(self, directory: Path, keep: int) -> None:
@@ -69,11 +69,16 @@ class CheckpointStore:
             os.close(folder)
         return path
 
-    def prune(self) -> None:
-        """Remove all but the newest files: by time, since a resume may have gone back to an earlier step."""
+    def prune(self, best: Path | None = None) -> None:
+        """Remove all but the newest files: by time, since a resume may have gone back to an earlier step.
+
+        Args:
+            best: stays, too.
+        """
         for path in self.files()[: -self._keep]:
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+            if path != best:
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
 
     def files(self) -> list[Path]:
         """All checkpoints, in the order they were written."""

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from cleanrl_worker.algorithms import ALGORITHMS, RELEASE, SCRIPTS, Algorithm, Script
+from cleanrl_worker.arguments import argument_problems
 from mosaic_cluster.worker import (
     ConfigError,
     Problem,
@@ -16,153 +18,14 @@ from mosaic_cluster.worker import (
     load_worker_config_from_file,
 )
 
-
-@dataclass(frozen=True)
-class Algorithm:
-    """What is known of an algorithm without importing it.
-
-    Attributes:
-        module: one file with ``check(config, device)`` and ``train(config, session)``.
-        actions: the action spaces it takes: ``discrete``, ``continuous`` (any Box of floats), or ``bounded``
-            (a Box of floats with finite bounds).
-        defaults: its own settings with their defaults. A setting that stands in no such table belongs to all
-            algorithms; one that stands in some of them is refused for the others.
-    """
-
-    module: str
-    actions: str
-    defaults: Mapping[str, Any]
-
-
-ALGORITHMS = {
-    "ppo": Algorithm(
-        "cleanrl_worker.ppo",
-        "discrete",
-        {
-            "env_id": "CartPole-v1",
-            "total_steps": 500_000,
-            "learning_rate": 1e-3,
-            "anneal_lr": True,
-            "num_envs": 8,
-            "num_steps": 32,
-            "gae_lambda": 0.95,
-            "num_minibatches": 4,
-            "update_epochs": 4,
-            "norm_adv": True,
-            "clip_coef": 0.2,
-            "clip_vloss": False,
-            "ent_coef": 0.01,
-            "vf_coef": 0.5,
-            "max_grad_norm": 0.5,
-            "target_kl": None,
-        },
-    ),
-    "ppo_continuous": Algorithm(
-        "cleanrl_worker.ppo_continuous",
-        "continuous",
-        {
-            "env_id": "Pendulum-v1",
-            "total_steps": 1_000_000,
-            "learning_rate": 1e-3,
-            "anneal_lr": True,
-            "num_envs": 8,
-            "num_steps": 256,
-            "gae_lambda": 0.95,
-            "num_minibatches": 32,
-            "update_epochs": 10,
-            "norm_adv": True,
-            "clip_coef": 0.2,
-            "clip_vloss": False,
-            "ent_coef": 0.0,
-            "vf_coef": 0.5,
-            "max_grad_norm": 0.5,
-            "target_kl": None,
-            "norm_obs": True,
-            "norm_reward": True,
-        },
-    ),
-    "dqn": Algorithm(
-        "cleanrl_worker.dqn",
-        "discrete",
-        {
-            "env_id": "CartPole-v1",
-            "total_steps": 100_000,
-            "learning_rate": 1e-3,
-            "anneal_lr": True,
-            "num_envs": 1,
-            "hidden_size": 128,
-            "buffer_size": 100_000,
-            "learning_starts": 1_000,
-            "batch_size": 128,
-            "train_frequency": 4,
-            "gradient_steps": 1,
-            "tau": 1.0,
-            "target_network_frequency": 50,
-            "start_e": 1.0,
-            "end_e": 0.05,
-            "exploration_fraction": 0.1,
-            "double_q": True,
-        },
-    ),
-    "sac": Algorithm(
-        "cleanrl_worker.sac",
-        "bounded",
-        {
-            "env_id": "Pendulum-v1",
-            "total_steps": 1_000_000,
-            "learning_rate": 1e-3,
-            "anneal_lr": False,
-            "num_envs": 1,
-            "hidden_size": 128,
-            "buffer_size": 1_000_000,
-            "learning_starts": 1_000,
-            "batch_size": 256,
-            "train_frequency": 1,
-            "gradient_steps": 1,
-            "tau": 0.005,
-            "policy_lr": None,
-            "q_lr": None,
-            "noise_correlation": 0.0,
-            "alpha": 1.0,
-            "autotune": True,
-            "target_entropy": None,
-        },
-    ),
-    "td3": Algorithm(
-        "cleanrl_worker.td3",
-        "bounded",
-        {
-            "env_id": "Pendulum-v1",
-            "total_steps": 1_000_000,
-            "learning_rate": 1e-3,
-            "anneal_lr": False,
-            "num_envs": 1,
-            "hidden_size": 128,
-            "buffer_size": 1_000_000,
-            "learning_starts": 1_000,
-            "batch_size": 256,
-            "train_frequency": 1,
-            "gradient_steps": 1,
-            "tau": 0.005,
-            "policy_lr": None,
-            "q_lr": None,
-            "noise_correlation": 0.0,
-            "exploration_noise": 0.1,
-            "policy_frequency": 2,
-            "policy_noise": 0.2,
-            "noise_clip": 0.5,
-        },
-    ),
-}
-"""A new algorithm is one file and one entry here."""
-
 _LARGEST_SEED = 2**32 - 1
 
 
 def _own(name: str, *, help: str, **limits: Any) -> Any:
     """A field that some algorithms have, or whose default depends on the algorithm.
 
-    Unset it is ``None`` until the algorithm's own default takes its place; the help says which that is.
+    Unset it is ``None`` until the algorithm's own default takes its place; the help says which that is, but for
+    scripts.
     """
     groups: dict[str, list[str]] = {}
     for algo, algorithm in ALGORITHMS.items():
@@ -170,6 +33,8 @@ def _own(name: str, *, help: str, **limits: Any) -> Any:
             default = algorithm.defaults[name]
             text = "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
             groups.setdefault(text, []).append(algo)
+    if not groups:
+        groups["{}"] = ["cleanrl.*"]
     told = "; ".join(f"{', '.join(algos)}: {text}" for text, algos in groups.items())
     return config_field(None, help=f"{help} ({told})", **limits)
 
@@ -194,8 +59,9 @@ class _Settings:
     algo: str = config_field(
         "ppo",
         help="the algorithm; a default that depends on it is shown in parentheses behind a setting's meaning, and "
-        "only the algorithms named there have the setting",
-        choices=tuple(ALGORITHMS),
+        f"only the algorithms named there have the setting. cleanrl.* are the scripts of CleanRL {RELEASE}, as they "
+        "are: each has the settings that it has flags for, with its own defaults",
+        choices=(*ALGORITHMS, *SCRIPTS),
     )
     total_steps: int = _own(
         "total_steps",
@@ -257,8 +123,7 @@ class _Settings:
     )
     target_network_frequency: int = _own(
         "target_network_frequency",
-        help="gradient steps between two updates of the target network",
-        unit="gradient steps",
+        help="gradient steps between two updates of the target network; in cleanrl.*, environment steps",
         min=1,
     )
     start_e: float = _own("start_e", help="share of random actions at the start", min=0, max=1)
@@ -306,25 +171,33 @@ class _Settings:
         min=0,
     )
     noise_clip: float = _own("noise_clip", help="largest noise on target actions, in the same unit", min=0)
-    checkpoint_every: int = config_field(
-        50_000,
+    checkpoint_every: int = _own(
+        "checkpoint_every",
         help="save after the first update past every so many steps; 0 saves only at the end and when stopped",
         unit="environment steps",
         min=0,
     )
-    keep_checkpoints: int = config_field(3, help="newest checkpoints that stay", min=1)
+    keep_checkpoints: int = _own(
+        "keep_checkpoints", help="newest checkpoints that stay, beside the best one", min=1
+    )
     device: str = config_field(
         "auto",
         help="where the networks live; auto takes a GPU if the process sees one",
         choices=("auto", "cpu", "cuda"),
     )
     torch_deterministic: bool = config_field(True, help="use only deterministic algorithms of torch")
+    script_arguments: dict[str, bool | int | float | str] = _own(  # noqa: RUF009 - a field, as the others
+        "script_arguments",
+        help="flags of the script that are no settings here, by their names, without the dashes in front",
+    )
 
     def fill(self) -> None:
         """Put the algorithm's own defaults where nothing was given."""
-        for name, default in ALGORITHMS[self.algo].defaults.items():
+        for name, default in _entry(self.algo).defaults.items():
             if getattr(self, name) is None:
                 setattr(self, name, default)
+        if self.algo in SCRIPTS and self.script_arguments is None:
+            self.script_arguments = {}
 
 
 @dataclass
@@ -370,10 +243,16 @@ def load_worker_config(path: str | Path) -> CleanRLConfig:
     return load_worker_config_from_file(path, CleanRLConfig)
 
 
+def _entry(algo: str) -> Algorithm | Script:
+    return SCRIPTS[algo] if algo in SCRIPTS else ALGORITHMS[algo]
+
+
 def settings_of(algo: str) -> list[str]:
     """Names of all settings that an algorithm has, in the order of the fields."""
-    others = {name for algorithm in ALGORITHMS.values() for name in algorithm.defaults}
-    foreign = others - set(ALGORITHMS[algo].defaults)
+    others = {name for entry in (*ALGORITHMS.values(), *SCRIPTS.values()) for name in entry.defaults}
+    foreign = others - set(_entry(algo).defaults)
+    if algo not in SCRIPTS:
+        foreign.add("script_arguments")
     return [spec.name for spec in fields(_Settings) if spec.name not in foreign]
 
 
@@ -392,6 +271,8 @@ def _all_problems(data: Any) -> list[Problem]:
     fine = {key: value for key, value in data.items() if key in set(settings_of(algo)) - wrong - {"run_id"}}
     settings = build_config(_Settings, {"run_id": "-", **fine})
     settings.fill()
+    if algo in SCRIPTS:
+        problems += argument_problems(algo, settings.script_arguments)
     return problems + [found for names, found in _combination_problems(settings) if not names & wrong]
 
 
@@ -401,9 +282,9 @@ def _foreign_settings(algo: str, data: Mapping[str, Any]) -> list[Problem]:
     known = {spec.name for spec in fields(_Settings)}
     problems = []
     for name in (key for key, value in data.items() if key in known and key not in own and value is not None):
-        homes = words([other for other in ALGORITHMS if name in settings_of(other)], "and")
+        homes = [other for other in ALGORITHMS if name in settings_of(other)] or ["the scripts, cleanrl.*"]
         there = ", ".join(sorted(own))
-        problems.append(Problem(name, f"is not a setting of {algo}, but of {homes}; {algo} has {there}"))
+        problems.append(Problem(name, f"is not a setting of {algo}, but of {words(homes, 'and')}; {algo} has {there}"))
     return problems
 
 
@@ -422,7 +303,7 @@ def _rollout_problems(settings: _Settings) -> list[tuple[set[str], Problem]]:
     found = []
     batch = settings.num_envs * settings.num_steps
     rollout = f"a rollout (num_envs {settings.num_envs} * num_steps {settings.num_steps} = {batch} steps)"
-    if batch % settings.num_minibatches:
+    if batch % settings.num_minibatches and settings.algo not in SCRIPTS:  # they make a smaller part of the rest
         near = [number for number in range(1, batch + 1) if batch % number == 0]
         near.sort(key=lambda number: abs(number - settings.num_minibatches))
         found.append((
@@ -457,7 +338,7 @@ def _buffer_problems(settings: _Settings) -> list[tuple[set[str], Problem]]:
             ),
         ))  # fmt: skip
     for name in ("batch_size", "num_envs"):
-        needed = getattr(settings, name)
+        needed = getattr(settings, name) or 0
         if settings.buffer_size < needed:
             found.append((
                 {"buffer_size", name},
@@ -471,4 +352,4 @@ def words(names: list[str], between: str) -> str:
     return f" {between} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-__all__ = ["ALGORITHMS", "Algorithm", "CleanRLConfig", "load_worker_config", "settings_of", "words"]
+__all__ = ["CleanRLConfig", "load_worker_config", "settings_of", "words"]

@@ -17,7 +17,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation, RecordEpisodeStatistics
 
-from cleanrl_worker.config import ALGORITHMS, CleanRLConfig, words
+from cleanrl_worker.algorithms import ALGORITHMS
+from cleanrl_worker.config import CleanRLConfig, words
 from mosaic_cluster.worker.errors import ConfigError, Problem
 
 TAPE_LIMIT = 100_000

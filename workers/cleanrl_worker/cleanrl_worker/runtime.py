@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from cleanrl_worker.algorithms import ALGORITHMS
 from cleanrl_worker.analytics import write_analytics_manifest
 from cleanrl_worker.checkpoints import CheckpointStore, load_checkpoint
-from cleanrl_worker.config import ALGORITHMS, CleanRLConfig
+from cleanrl_worker.config import CleanRLConfig
 from cleanrl_worker.session import Session
 from mosaic_cluster.worker import ConfigError, Problem, TelemetryEmitter
+from mosaic_cluster.worker.program import telemetry_stream
 
 LOGGER = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class CleanRLRuntime:
         self._stop_requested = stop_requested
         self._worker_id = worker_id
         self._environ = environ
-        self._emitter = TelemetryEmitter(config.run_id)
+        self._emitter = TelemetryEmitter(config.run_id, sink=telemetry_stream())
 
     def run(self) -> dict[str, Any]:
         """Train to the end, or until told to stop.
@@ -139,7 +141,7 @@ class CleanRLRuntime:
         LOGGER.info("%s after %d steps, %.1f s", status, session.step, summary["seconds"])
         try:
             manifest = write_analytics_manifest(
-                config, checkpoints=store.files(), results=summary, environ=self._environ
+                config, checkpoints=store.files(), best=session.best_checkpoint, results=summary, environ=self._environ
             )
             summary["analytics_manifest"] = str(manifest)
         except OSError as error:  # the policy is saved: an unwritten list of files must not make the run a failure

@@ -50,6 +50,7 @@ class Session:
         step: environment steps taken, over all attempts. The algorithm moves it.
         updates: gradient phases, over all attempts. The algorithm moves it.
         metrics: newest losses and the like, added to every heartbeat.
+        best_checkpoint: the one saved with the greatest :attr:`episodic_return`, over all attempts.
     """
 
     def __init__(
@@ -76,6 +77,8 @@ class Session:
         self.recent_returns: deque[float] = deque(maxlen=RECENT_EPISODES)
         self.recent_lengths: deque[int] = deque(maxlen=RECENT_EPISODES)
         self.checkpoint_path = resumed_from
+        self.best_checkpoint: Path | None = None
+        self._best_return, self._best_step = -math.inf, 0
         self.resumed: dict[str, Any] | None = None
         self.same_seed = False
         self._emitter = emitter
@@ -104,6 +107,10 @@ class Session:
         self.recent_returns.extend(bookkeeping["recent_returns"])
         self.recent_lengths.extend(bookkeeping["recent_lengths"])
         self._earlier_seconds = bookkeeping["seconds"]
+        best = bookkeeping.get("best")  # a checkpoint of an earlier version says nothing of it
+        if best is not None and self._store.path(best["step"]).exists():
+            self.best_checkpoint, self._best_return = self._store.path(best["step"]), best["episodic_return"]
+            self._best_step = best["step"]
 
     def restore_random_states(self) -> None:
         """Put the checkpoint's process-wide random states back. To be called once everything is built."""
@@ -211,6 +218,9 @@ class Session:
         if self.step == self._saved_step:
             return
         self.heartbeat(now=True)
+        score = self.episodic_return
+        if score is not None and score >= self._best_return:
+            self.best_checkpoint, self._best_return, self._best_step = self._store.path(self.step), score, self.step
         content = {
             "config": self.config.to_dict(),
             "session": {
@@ -221,6 +231,7 @@ class Session:
                 "recent_returns": list(self.recent_returns),
                 "recent_lengths": list(self.recent_lengths),
                 "seconds": self.seconds,
+                "best": self._best(),
             },
             "random": random_states(self.device),
             "algorithm": state(),
@@ -228,8 +239,14 @@ class Session:
         self._save_soon = False
         self.checkpoint_path = self._store.save(self.step, content)
         self._saved_step = self.step
-        self._emitter.checkpoint_saved({"path": str(self.checkpoint_path), "step": self.step})
-        self._store.prune()
+        line = {"path": str(self.checkpoint_path), "step": self.step}
+        self._emitter.checkpoint_saved(line if score is None else {**line, "score": score})
+        self._store.prune(self.best_checkpoint)
+
+    def _best(self) -> dict[str, Any] | None:
+        if self.best_checkpoint is None:
+            return None
+        return {"step": self._best_step, "episodic_return": self._best_return}
 
 
 __all__ = ["HEARTBEAT_SECONDS", "RECENT_EPISODES", "Session", "TrainingError"]

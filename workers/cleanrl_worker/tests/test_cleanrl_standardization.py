@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -16,9 +17,18 @@ from typing import Any
 import pytest
 import torch
 from cleanrl_worker import CleanRLConfig, get_worker_metadata, load_worker_config
+from cleanrl_worker.checkpoints import CheckpointStore, load_checkpoint
+from cleanrl_worker.session import Session
 
 import mosaic_cluster
-from mosaic_cluster.worker import ConfigError, WorkerAnalyticsManifest, WorkerCapabilities, WorkerConfig, WorkerMetadata
+from mosaic_cluster.worker import (
+    ConfigError,
+    TelemetryEmitter,
+    WorkerAnalyticsManifest,
+    WorkerCapabilities,
+    WorkerConfig,
+    WorkerMetadata,
+)
 
 SMALL = {"env_id": "CartPole-v1", "total_steps": 2048, "num_envs": 4, "num_steps": 64, "checkpoint_every": 512}
 CONTRACT = str(Path(mosaic_cluster.__file__).parent.parent)
@@ -167,6 +177,35 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
     return folder, done
 
 
+class TestBestCheckpoint:
+    def session(self, folder: Path, resumed: Path | None = None) -> Session:
+        return Session(
+            CleanRLConfig(run_id="r"),
+            seed=1,
+            device=torch.device("cpu"),
+            emitter=TelemetryEmitter("r", sink=io.StringIO()),
+            store=CheckpointStore(folder, keep=1),
+            resumed=None if resumed is None else load_checkpoint(resumed),
+        )
+
+    def test_it_stays_beside_the_newest_over_all_attempts(self, tmp_path: Path) -> None:
+        first = self.session(tmp_path)
+        for step, value in ((10, 3.0), (20, 9.0), (30, 4.0), (40, 5.0)):
+            first.step = step
+            first.recent_returns.clear()
+            first.episode(value, 10, True, False)
+            first.checkpoint(dict)
+        kept = sorted(path.name for path in tmp_path.iterdir())
+        assert kept == ["checkpoint_20.pt", "checkpoint_40.pt"]
+        second = self.session(tmp_path, tmp_path / "checkpoint_40.pt")
+        second.step = 50
+        second.checkpoint(dict)
+        assert second.best_checkpoint == tmp_path / "checkpoint_20.pt"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_20.pt", "checkpoint_50.pt"]
+        (tmp_path / "checkpoint_20.pt").unlink()
+        assert self.session(tmp_path, tmp_path / "checkpoint_50.pt").best_checkpoint is None
+
+
 class TestTraining:
     def test_lifecycle(self, whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
         folder, done = whole
@@ -179,6 +218,11 @@ class TestTraining:
         assert manifest.artifacts.checkpoints is not None
         for name in manifest.artifacts.checkpoints.files:
             assert (folder / name).is_file()
+        scores = {payload["path"]: payload["score"] for payload in named(done, "checkpoint_saved")}
+        best = manifest.artifacts.checkpoints.best_checkpoint
+        assert best is not None
+        assert scores[str(folder / best)] == max(scores.values())
+        assert manifest.artifacts.checkpoints.final_checkpoint == "checkpoints/checkpoint_2048.pt"
 
     def test_a_seed_gives_the_same_run(
         self, whole: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
