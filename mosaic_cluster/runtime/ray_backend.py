@@ -262,9 +262,7 @@ class RayBackend:
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         task = finish_on_node
         if order.placement.node_id in alive:
-            task = task.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(order.placement.node_id, soft=True)
-            )
+            task = task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(order.placement.node_id, soft=True))
         return task.remote(order, self.shards)
 
     def finish(self, orders: Sequence[AttemptOrder]) -> list[AttemptResult]:
