@@ -31,6 +31,8 @@ def policy(lab: Laboratory) -> None:
                 "it plays any game, and none was named", "say policy_game in conformance.json or --config FILE"
             )
         _plays(loaded, game)
+    except MosaicError as error:
+        raise Failed(f"it failed: {error}", "it must act on what the game gives it") from None
     finally:
         _close(loaded)
 

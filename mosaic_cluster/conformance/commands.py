@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from mosaic_cluster.catalog import ConfigField
-from mosaic_cluster.conformance.declared import ask
+from mosaic_cluster.conformance.declared import ask_all
 from mosaic_cluster.conformance.findings import Failed, NotRun, Warned
 from mosaic_cluster.conformance.laboratory import Ended, Laboratory, files_of
 
 _REFUSED = 2
+_NUMBER = re.compile(r"^(Optional\[)?(int|float)(\]| \| None)?$")
 
 
 def bad_value(lab: Laboratory) -> None:
     """A value that cannot be is refused before anything is trained: exit code 2, and the reason on stderr."""
     wrong = wrong_values(lab)
-    refused = [each for each in wrong if _refuses(lab, each)]
+    refused = refused_values(lab)
     if not refused:
         raise Failed(
             f"its config takes each of {_shown(wrong)}", "check values in from_dict: build_config does it from fields"
@@ -53,7 +55,7 @@ def unknown_field(lab: Laboratory) -> None:
 
 def payload_form(lab: Laboratory) -> None:
     """A config at metadata.worker.config of a trainer's payload is read as well."""
-    refused = next((each for each in wrong_values(lab) if _refuses(lab, each)), None)
+    refused = next(iter(refused_values(lab)), None)
     if refused is not None:
         done = lab.run({**lab.case.config, **refused}, "--dry-run", payload=True)
         if done.code == 0:
@@ -119,7 +121,10 @@ def summary_and_flags(lab: Laboratory) -> None:
 def wrong_values(lab: Laboratory) -> list[dict[str, Any]]:
     """Values that the config's fields cannot have, one each; by their declared ranges, else of a wrong type."""
     found = [
-        {each.name: value} for each in lab.usable.config_fields or () for value in _wrong(each) if each.name != "run_id"
+        {each.name: value}
+        for each in lab.usable.config_fields or ()
+        for value in _wrong(each)
+        if each.name not in ("run_id", "seed")
     ]
     if not found:
         raise NotRun("no value is known to be wrong for it: its fields declare no ranges, choices or numbers")
@@ -135,19 +140,20 @@ def _wrong(field: ConfigField) -> Iterator[Any]:
         yield field.exclusive_min
     elif field.max is not None:
         yield field.max + 1
-    elif (
-        any(kind in field.type for kind in ("int", "float"))
-        and "str" not in field.type
-        and "[" not in field.type.split("Optional[")[-1]
-    ):
+    elif _NUMBER.match(field.type):
         yield "not a number"
 
 
-def _refuses(lab: Laboratory, values: Mapping[str, Any]) -> bool:
-    answer = ask(lab, {**lab.case.config, "run_id": "bad-value", "seed": 1, **values})
-    if answer["error"]:
-        raise NotRun(f"its config cannot be built from outside: {answer['error']}")
-    return bool(answer["problems"])
+def refused_values(lab: Laboratory) -> list[dict[str, Any]]:
+    """Those of :func:`wrong_values` that its config class refuses."""
+    if lab.refused is None:
+        wrong = wrong_values(lab)
+        answers = ask_all(lab, [{**lab.case.config, "run_id": "bad-value", "seed": 1, **each} for each in wrong])
+        broken = [answer["error"] for answer in answers if answer["error"]]
+        if broken:
+            raise NotRun(f"its config cannot be built from outside: {broken[0]}")
+        lab.refused = [each for each, answer in zip(wrong, answers, strict=True) if answer["problems"]]
+    return lab.refused
 
 
 def _refused_well(done: Ended, what: str) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mosaic_cluster.catalog import worker_environment
@@ -130,7 +130,7 @@ def config_round_trip(lab: Laboratory) -> None:
 
 
 def _checked(lab: Laboratory, config: Mapping[str, Any]) -> dict[str, Any]:
-    answer = ask(lab, config)
+    (answer,) = ask_all(lab, [config])
     if answer["error"]:
         raise NotRun(f"its config cannot be built from outside: {answer['error']}")
     if answer["problems"]:
@@ -141,10 +141,13 @@ def _checked(lab: Laboratory, config: Mapping[str, Any]) -> dict[str, Any]:
     return dict(answer["normalised"])
 
 
-def ask(lab: Laboratory, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the worker's config class says to a config."""
+def ask_all(lab: Laboratory, configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the worker's config class says to configs, asked in one process."""
     try:
-        return probe(lab.usable.python, ["check", "--package", lab.usable.package], config=dict(config))
+        answers: list[dict[str, Any]] = probe(
+            lab.usable.python, ["check", "--package", lab.usable.package], config=list(configs)
+        )["answers"]
+        return answers
     except ProbeFailed as error:
         raise Failed(f"its config could not be checked: {error}") from None
 

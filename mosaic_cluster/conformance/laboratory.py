@@ -91,11 +91,15 @@ class Laboratory:
         case: what it is checked with.
         folder: where its runs lie.
         catalog: where it is looked up.
+
+    Attributes:
+        refused: values that its config class is known to refuse.
     """
 
     case: ContractCase
     folder: Path
     catalog: Catalog = field(default_factory=Catalog)
+    refused: list[dict[str, Any]] | None = None
     _count: int = 0
 
     @classmethod
