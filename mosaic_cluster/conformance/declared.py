@@ -78,9 +78,11 @@ def light_discovery(lab: Laboratory) -> None:
     entry = lab.usable
     names = [*_HEAVY, *filter(None, [(entry.metadata.upstream_library if entry.metadata else None)])]
     names = [name for name in names if name and name.isidentifier() and name != entry.package]
+    lab.folder.mkdir(parents=True, exist_ok=True)  # not here, where a folder may be named as the package is
     done = subprocess.run(
         [sys.executable, "-c", _ASK, entry.value, *names],
-        env=worker_environment(os.environ), capture_output=True, text=True, timeout=lab.case.seconds, check=False,
+        env=worker_environment(os.environ),
+        cwd=lab.folder, capture_output=True, text=True, timeout=lab.case.seconds, check=False,
     )  # fmt: skip
     try:
         loaded = json.loads(done.stderr.splitlines()[-1])

@@ -118,7 +118,7 @@ def checkpoint_files(lab: Laboratory) -> None:
             f"the last one is of step {saved[-1]['step']}, the last heartbeat of {reached:g}", "count honestly"
         )
     folder = lab.trained.folder / "checkpoints"
-    unfinished = [path.name for path in folder.rglob("*") if path.suffix in (".tmp", ".part", ".partial")]
+    unfinished = sorted(path.name for path in folder.rglob("*") if path.suffix in (".tmp", ".part", ".partial"))
     if unfinished:
         raise Failed(f"unfinished files are left: {', '.join(unfinished)}", "rename what is complete")
 

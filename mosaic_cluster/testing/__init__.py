@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mosaic_cluster.conformance import ContractCase
+from mosaic_cluster.conformance import ContractCase, case_of
 from mosaic_cluster.testing.contract import WorkerContract
 
-__all__ = ["ContractCase", "WorkerContract"]
+__all__ = ["ContractCase", "WorkerContract", "case_of"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import ClassVar
 
 import pytest
 
@@ -14,23 +14,27 @@ class WorkerContract:
     """Checks a worker from outside, as a process in its own environment. Subclass it and override one fixture::
 
         class TestContract(WorkerContract):
-            @pytest.fixture(scope="class")
+            @pytest.fixture
             def contract_case(self) -> ContractCase:
                 return ContractCase(worker="my_worker", config={"total_steps": 500}, long_config={"total_steps": 10**9})
 
     Each check is a test. What could not be checked is skipped, with the reason.
     """
 
-    @pytest.fixture(scope="class")
+    _laboratories: ClassVar[dict[type, Laboratory]] = {}
+
+    @pytest.fixture
     def contract_case(self) -> ContractCase:
         """What the worker is checked with; to be overridden."""
         raise NotImplementedError("override contract_case: it returns a ContractCase(worker=..., config={...})")
 
-    @pytest.fixture(scope="class")
-    def laboratory(self, contract_case: ContractCase) -> Iterator[Laboratory]:
-        """Runs its processes; each kind of run once for all checks."""
-        with Laboratory.temporary(contract_case) as made:
-            yield made
+    @pytest.fixture
+    def laboratory(self, contract_case: ContractCase, tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
+        """Runs its processes; the same one for all tests of a class, so that each kind of run is made once."""
+        kind = type(self)
+        if kind not in self._laboratories:
+            self._laboratories[kind] = Laboratory(contract_case, tmp_path_factory.mktemp(contract_case.worker))
+        return self._laboratories[kind]
 
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
     def test_contract(self, check: Check, laboratory: Laboratory) -> None:
