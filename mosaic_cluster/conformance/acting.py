@@ -143,7 +143,7 @@ def _loaded(lab: Laboratory) -> Policy:
 
 
 def _load(lab: Laboratory, path: str, game: str | None) -> Policy:
-    return load_policy(lab.case.worker, path, game=game, own_process=True)
+    return load_policy(lab.case.worker, path, game=game, config=lab.case.config, own_process=True)
 
 
 def _checkpoint(lab: Laboratory) -> str:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mosaic_cluster.catalog.environments import BuildProgress
 from mosaic_cluster.conformance import acting, commands, declared, running, stopping
 from mosaic_cluster.conformance.case import ContractCase
 from mosaic_cluster.conformance.findings import Failed, Finding, NotRun, Warned
 from mosaic_cluster.conformance.laboratory import Laboratory
+from mosaic_cluster.worker.errors import EnvironmentFailed
 
 PASSED, FAILED, WARNED, NOT_RUN = "passed", "failed", "warned", "not run"
 
@@ -86,19 +88,26 @@ def run_check(check: Check, laboratory: Laboratory) -> Verdict:
         return verdict(FAILED if laboratory.case.strict else WARNED, finding)
     except Failed as finding:
         return verdict(FAILED, finding)
+    except EnvironmentFailed as error:
+        return verdict(FAILED, Failed(str(error), f"mosaic workers doctor {laboratory.case.worker}"))
     except Exception:  # noqa: BLE001 - a worker may do what no check has thought of
         return verdict(FAILED, Failed(f"the check itself broke:\n{traceback.format_exc(limit=-3)}"))
     return verdict(PASSED)
 
 
-def check_worker(case: ContractCase, tell: Callable[[Verdict], None] = lambda verdict: None) -> list[Verdict]:
+def check_worker(
+    case: ContractCase,
+    tell: Callable[[Verdict], None] = lambda verdict: None,
+    report: Callable[[BuildProgress], None] | None = None,
+) -> list[Verdict]:
     """Run all checks, in a temporary folder.
 
     Args:
         tell: is given each verdict as it comes.
+        report: told how far the building of the worker's environment is.
     """
     verdicts = []
-    with Laboratory.temporary(case) as laboratory:
+    with Laboratory.temporary(case, report) as laboratory:
         for check in CHECKS:
             verdicts.append(run_check(check, laboratory))
             tell(verdicts[-1])

@@ -12,13 +12,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mosaic_cluster.catalog import Catalog, WorkerEntry, worker_command, worker_environment
+from mosaic_cluster.catalog import Catalog, Ready, WorkerEntry, make_ready, worker_command
+from mosaic_cluster.catalog.environments import BuildProgress
 from mosaic_cluster.conformance.case import ContractCase
 from mosaic_cluster.conformance.findings import NotRun
 from mosaic_cluster.worker.errors import WorkerError
@@ -91,6 +92,7 @@ class Laboratory:
         case: what it is checked with.
         folder: where its runs lie.
         catalog: where it is looked up.
+        report: told how far the building of its environment is.
 
     Attributes:
         refused: values that its config class is known to refuse.
@@ -99,16 +101,20 @@ class Laboratory:
     case: ContractCase
     folder: Path
     catalog: Catalog = field(default_factory=Catalog)
+    report: Callable[[BuildProgress], None] | None = None
     refused: list[dict[str, Any]] | None = None
     _count: int = 0
+    _ready: dict[str, Ready] = field(default_factory=dict)
 
     @classmethod
     @contextlib.contextmanager
-    def temporary(cls, case: ContractCase) -> Iterator[Laboratory]:
+    def temporary(
+        cls, case: ContractCase, report: Callable[[BuildProgress], None] | None = None
+    ) -> Iterator[Laboratory]:
         """In a folder that is removed afterwards."""
         folder = Path(tempfile.mkdtemp(prefix="mosaic-check-"))
         try:
-            yield cls(case, folder)
+            yield cls(case, folder, report=report)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -227,10 +233,14 @@ class Laboratory:
             document = {"metadata": {"worker": {"worker_id": entry.name, "config": document}}}
         path = self.folder / f"config{self._count}.json"
         path.write_text(json.dumps(document), encoding="utf-8")
-        command = [*worker_command(entry.package, entry.has_cli, str(path), self.python), *words]
-        environ = {**self.environ, **_variables(folder, run_id)}
+        ready = self.ready(config)
+        environ = {**ready.variables(os.environ), **ready.declared_variables, **_variables(folder, run_id)}
         if resume is not None:
             environ["MOSAIC_RESUME_FROM"] = resume
+        command = ready.command(
+            [*worker_command(entry.package, entry.has_cli, str(path), ready.python), *words],
+            name=f"mosaic-{run_id}", cwd=str(folder), variables=environ, write=(self.folder,),
+        )  # fmt: skip
         with open(folder / "stdout.log", "wb") as out, open(folder / "stderr.log", "wb") as errors:
             process = subprocess.Popen(
                 command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=errors,
@@ -243,15 +253,22 @@ class Laboratory:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
-    @property
-    def python(self) -> str:
-        """Interpreter of the worker's processes."""
-        return sys.executable
+    def ready(self, config: Mapping[str, Any]) -> Ready:
+        """What a run with this config runs in, built if it is not there; without the library, this interpreter.
 
-    @property
-    def environ(self) -> dict[str, str]:
-        """Variables of the worker's processes, but for those of a run."""
-        return worker_environment(os.environ)
+        Raises:
+            EnvironmentFailed: it cannot be had.
+        """
+        entry = self.usable
+        environment = entry.environment_for(config) if self.case.library else None
+        if environment is None:
+            return Ready(sys.executable)
+        key = environment.name
+        if key not in self._ready:
+            self._ready[key] = make_ready(
+                entry.name, entry.distribution, entry.package, environment, report=self.report
+            )
+        return self._ready[key]
 
 
 def files_of(run: Ended) -> list[str]:

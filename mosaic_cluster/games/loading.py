@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mosaic_cluster.catalog import worker_environment
+from mosaic_cluster.catalog import Catalog, Ready, make_ready
 from mosaic_cluster.worker.discovery import Registration, duplicate, registrations
 from mosaic_cluster.worker.errors import BrokenWorker, ConfigError, PolicyError, Problem, WorkerNotFound
 from mosaic_cluster.worker.policy import POLICY_ENTRY_POINT_GROUP, Policy
@@ -53,14 +54,14 @@ def load_policy(
     agent: str | None = None,
     device: str = "cpu",
     options: Mapping[str, Any] | None = None,
-    python: str | None = None,
-    environ: Mapping[str, str] | None = None,
+    config: Mapping[str, Any] | None = None,
     own_process: bool = False,
 ) -> Policy:
     """A policy from a worker's checkpoint.
 
-    It runs in this process where its worker has no environment of its own, else in a process of that environment,
-    behind the same interface; then it has ``close()``, and ends with this process at the latest.
+    It runs in this process where its worker has no environment of its own, else in a process of that environment
+    (which is built if it is not there yet), behind the same interface; then it has ``close()``, and ends with this
+    process at the latest.
 
     Args:
         worker: name of the worker, as ``mosaic workers`` lists it.
@@ -69,8 +70,8 @@ def load_policy(
         agent: as which of the game's agents.
         device: ``"cpu"``, ``"cuda"``, ...
         options: more keywords for the worker's loader.
-        python: interpreter to run it with, in a process of its own.
-        environ: variables of that process; default: this one's, with the contract on its path.
+        config: of the run that left the checkpoint: where a worker has several environments, it says which. Default:
+            the ``config.json`` of the run's folder, if the checkpoint lies in one.
         own_process: never in this process.
 
     Raises:
@@ -78,6 +79,7 @@ def load_policy(
         DuplicateWorker: two distributions claim it.
         BrokenWorker: its loader cannot be imported.
         ConfigError: the policy refuses the game, the checkpoint or the options.
+        EnvironmentFailed: the worker's environment cannot be built or used.
         PolicyError: it cannot be loaded.
     """
     entry = _only(worker)
@@ -85,18 +87,41 @@ def load_policy(
     if path and not Path(path).exists():
         raise ConfigError([Problem("checkpoint", f"there is no {path}")])
     more = dict(options or {})
-    if python is not None or own_process:
+    ready = _place(worker, config if config is not None else _config_of(path))
+    if own_process or ready.declared is not None:
+        if ready.engine is not None:
+            raise PolicyError(f"the policies of {worker!r} run in a container image, from which none is served")
         return serve_policy(
             entry.value,
             path,
-            python=python or sys.executable,
+            python=ready.python,
             game=game,
             agent=agent,
             device=device,
             options=more,
-            environ=worker_environment(os.environ) if environ is None else environ,
+            environ={**ready.variables(os.environ), **ready.declared_variables},
         )
     return _here(entry, path, {"game": game, "agent": agent, "device": device, **more})
+
+
+def _place(worker: str, config: Mapping[str, Any]) -> Ready:
+    """What a worker's policies run in."""
+    catalog = Catalog()
+    if worker not in catalog.names():  # whoever has policies need not train any
+        return Ready(sys.executable)
+    entry = catalog.get(worker)
+    return make_ready(entry.name, entry.distribution, entry.package, entry.environment_for(config))
+
+
+def _config_of(path: str) -> Mapping[str, Any]:
+    """The config of the run in whose folder a checkpoint lies; empty if that is not known."""
+    for folder in list(Path(path).parents)[:4] if path else ():
+        try:
+            found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def _here(entry: PolicyEntry, path: str, keywords: dict[str, Any]) -> Policy:
