@@ -185,8 +185,9 @@ def serve_policy(
     """
     folder = _private_folder()
     path = folder / "policy.sock"
+    place = os.path.abspath(checkpoint) if os.path.exists(checkpoint) else str(checkpoint)
     command = [
-        python, "-m", "mosaic_cluster.worker.policy_server", "--entry", entry, "--checkpoint", str(checkpoint),
+        python, "-m", "mosaic_cluster.worker.policy_server", "--entry", entry, "--checkpoint", place,
         "--device", device, "--options", json.dumps(dict(options or {})), "--socket", str(path), "--linger", "0",
         "--remove-folder",
     ]  # fmt: skip
@@ -214,6 +215,7 @@ class _Server:
         try:
             self.process = subprocess.Popen(
                 command,
+                cwd=str(folder),  # `python -m` looks for modules where it is started
                 stdin=subprocess.DEVNULL,
                 stdout=self.log,
                 stderr=self.log,

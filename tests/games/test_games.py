@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 from collections.abc import Callable
@@ -251,3 +252,57 @@ def test_how_programs_fail(tmp_path: Path) -> None:
         InteractivePolicy(["/no/such/program"], "toy_v1")
     with pytest.raises(PolicyError, match="ended with exit code 1"):
         InteractivePolicy(["/bin/false"], "toy_v1")
+
+
+def test_a_worker_with_an_environment_of_its_own_has_its_policies_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path
+) -> None:
+    """Which of its environments follows from the config of the run in whose folder the checkpoint lies."""
+    package = tmp_path / "packages" / "apart_worker"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        textwrap.dedent("""
+        def get_worker_metadata():
+            from mosaic_cluster.worker import WorkerCapabilities, WorkerMetadata
+            return (
+                WorkerMetadata(name="A", version="1", description="", author="", homepage="", license=""),
+                WorkerCapabilities(worker_type="apart", supported_paradigms=("a",), env_families=("a",),
+                                   action_spaces=("a",), observation_spaces=("a",), max_agents=1),
+            )
+        """)
+    )
+    (package / "policy.py").write_text(
+        textwrap.dedent("""
+        import os, sys
+        class Apart:
+            games = ("*",)
+            def reset(self, seed=None): pass
+            def act(self, observation, action_mask=None):
+                try:
+                    import mosaic_cluster.games
+                    ours = True
+                except ImportError:
+                    ours = False
+                return [os.getpid(), os.environ.get("APART_MARK"), ours]
+            def act_batch(self, observations, action_masks=None): return observations
+        def load_policy(checkpoint, **options): return Apart()
+        """)
+    )
+    (package / "environment.toml").write_text(
+        f'[[environment]]\nname = "one"\nwhen = {{ kind = "one" }}\ninterpreter = "{sys.executable}"\n'
+        '[environment.variables]\nAPART_MARK = "yes"\n'
+    )
+    register(package.parent, "apart_worker", {"apart": "apart_worker:get_worker_metadata"})
+    info = package.parent / "apart_worker-1.0.0.dist-info" / "entry_points.txt"
+    info.write_text(info.read_text() + "[mosaic.policies]\napart = apart_worker.policy:load_policy\n")
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    monkeypatch.syspath_prepend(str(package.parent))
+    run = tmp_path / "runs" / "01J"
+    (run / "checkpoints").mkdir(parents=True)
+    checkpoint = run / "checkpoints" / "5.json"
+    checkpoint.write_text("{}")
+    (run / "config.json").write_text('{"kind": "one"}')
+    with load_policy("apart", checkpoint) as there:  # type: ignore[attr-defined]
+        pid, mark, ours = there.act(0)
+    assert (pid != os.getpid(), mark, ours) == (True, "yes", False)
+    assert load_policy("apart", checkpoint, config={"kind": "two"}).act(0)[0] == os.getpid()
