@@ -278,12 +278,8 @@ def test_a_worker_with_an_environment_of_its_own_has_its_policies_there(
             games = ("*",)
             def reset(self, seed=None): pass
             def act(self, observation, action_mask=None):
-                try:
-                    import mosaic_cluster.games
-                    ours = True
-                except ImportError:
-                    ours = False
-                return [os.getpid(), os.environ.get("APART_MARK"), ours]
+                import mosaic_cluster
+                return [os.getpid(), os.environ.get("APART_MARK"), mosaic_cluster.__file__]
             def act_batch(self, observations, action_masks=None): return observations
         def load_policy(checkpoint, **options): return Apart()
         """)
@@ -303,6 +299,7 @@ def test_a_worker_with_an_environment_of_its_own_has_its_policies_there(
     checkpoint.write_text("{}")
     (run / "config.json").write_text('{"kind": "one"}')
     with load_policy("apart", checkpoint) as there:  # type: ignore[attr-defined]
-        pid, mark, ours = there.act(0)
-    assert (pid != os.getpid(), mark, ours) == (True, "yes", False)
+        pid, mark, contract = there.act(0)
+    assert (pid != os.getpid(), mark) == (True, "yes")
+    assert Path(contract).is_relative_to(os.environ["MOSAIC_CACHE"])
     assert load_policy("apart", checkpoint, config={"kind": "two"}).act(0)[0] == os.getpid()
