@@ -42,9 +42,7 @@ class Answer:
         return {"experiment_id": self.experiment_id, "done": self.done, "runs": list(self.runs)}
 
 
-def ask_experiment(
-    verb: str, wanted: str, runs: Sequence[str], storage: str | None, wait: float
-) -> Answer:
+def ask_experiment(verb: str, wanted: str, runs: Sequence[str], storage: str | None, wait: float) -> Answer:
     """Leave a request with an experiment and wait until it has been acted on.
 
     Args:

@@ -33,9 +33,7 @@ def bridges_folder(home: ExperimentHome) -> Path:
     return home.path if home.storage.is_local else work_folder() / home.experiment_id
 
 
-def bridge_experiment(
-    home: ExperimentHome, name: str, options: Sequence[str], log: Callable[[str], None]
-) -> int:
+def bridge_experiment(home: ExperimentHome, name: str, options: Sequence[str], log: Callable[[str], None]) -> int:
     """Write to a tracker what it does not have of an experiment yet; of one that runs, until it ends.
 
     Args:

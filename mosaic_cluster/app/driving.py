@@ -215,9 +215,7 @@ def _bridges(conductor: Conductor, telemetry: Telemetry, notice: Notice | None) 
         if off and notice is not None:
             notice(f"bridge {' and '.join(off)} is off: {home.location} is an object store, and it needs a folder")
         wanted = {name: options for name, options in wanted.items() if name not in off}
-    return Bridges(
-        bridges_folder(home), wanted, storage=home.storage, notice=notice, grace=telemetry.bridge_grace
-    )
+    return Bridges(bridges_folder(home), wanted, storage=home.storage, notice=notice, grace=telemetry.bridge_grace)
 
 
 def _drive(conductor: Conductor, backend: Backend, bridges: Bridges) -> ExperimentResult:

@@ -70,9 +70,7 @@ def log_lines(
         status = read_status(home)
         chosen = choose_runs(status, runs)
         over = all(
-            run["state"] in TERMINAL or run["state"] == LOST
-            for run in status["runs"]
-            if run["run_id"] in chosen
+            run["state"] in TERMINAL or run["state"] == LOST for run in status["runs"] if run["run_id"] in chosen
         )
         names = {run["run_id"]: f"{run['trial']} " for run in status["runs"] if run.get("trial")}
         for run_id in chosen:

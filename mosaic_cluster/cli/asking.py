@@ -10,9 +10,7 @@ from mosaic_cluster.app.asking import ask_experiment
 from mosaic_cluster.cli.output import note, print_json
 
 
-def ask(
-    verb: str, experiment: str, runs: list[str], storage: str | None, wait: float, as_json: bool
-) -> None:
+def ask(verb: str, experiment: str, runs: list[str], storage: str | None, wait: float, as_json: bool) -> None:
     """Send a request and tell what became of it. Exit code 1 when it did not happen in time."""
     answer = ask_experiment(verb, experiment, runs, storage, wait)
     if as_json:

@@ -9,9 +9,7 @@ import typer
 
 from mosaic_cluster.cli.output import JsonOption, StorageOption, note
 
-BackendOption = Annotated[
-    str, typer.Option("--backend", help="'ray', or 'inline': this machine only, without Ray.")
-]
+BackendOption = Annotated[str, typer.Option("--backend", help="'ray', or 'inline': this machine only, without Ray.")]
 AddressOption = Annotated[
     str | None,
     typer.Option(
@@ -42,7 +40,5 @@ def register(app: typer.Typer) -> None:
         from mosaic_cluster.cli.following import finish, following
 
         with following(as_json) as view:
-            result = run_spec(
-                spec, backend=backend, address=address, storage=storage, listener=view, notice=note
-            )
+            result = run_spec(spec, backend=backend, address=address, storage=storage, listener=view, notice=note)
         finish(result, as_json)

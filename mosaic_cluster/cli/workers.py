@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mosaic_cluster.cli import workers_environments
+from mosaic_cluster.cli import check_a_worker, new_worker, workers_environments
 from mosaic_cluster.cli.output import JsonOption, note, print_json
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the verb."""
     group = typer.Typer(no_args_is_help=False)
-    app.add_typer(group, name="workers", help="List the installed workers, and look after what they run in.")
+    words = "List the installed workers, try them, begin new ones, and look after what they run in."
+    app.add_typer(group, name="workers", help=words)
 
     @group.callback(invoke_without_command=True)
     def workers(context: typer.Context, as_json: JsonOption = False) -> None:
@@ -45,8 +46,9 @@ def register(app: typer.Typer) -> None:
         else:
             _show(entry)
 
-
     workers_environments.register(group)
+    check_a_worker.register(group)
+    new_worker.register(group)
 
 
 def entry_document(entry: WorkerEntry) -> dict[str, Any]:

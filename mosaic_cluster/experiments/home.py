@@ -120,9 +120,7 @@ def find_experiment(storage: Storage, wanted: str) -> ExperimentHome:
     if wanted == "latest":
         return homes[-1]
     matching = [home for home in homes if home.experiment_id == wanted] or [
-        home
-        for home in homes
-        if home.experiment_id.startswith(wanted) or home.experiment_id.endswith(wanted)
+        home for home in homes if home.experiment_id.startswith(wanted) or home.experiment_id.endswith(wanted)
     ]
     if len(matching) == 1:
         return matching[0]

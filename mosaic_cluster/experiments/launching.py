@@ -191,6 +191,4 @@ def _hubs(prepared: Prepared) -> HubOrder:
 
 
 def _driven(home: ExperimentHome) -> InvalidInput:
-    return InvalidInput(
-        [Problem("", f"{home.experiment_id} is being driven already; `mosaic status` shows it")]
-    )
+    return InvalidInput([Problem("", f"{home.experiment_id} is being driven already; `mosaic status` shows it")])

@@ -170,9 +170,7 @@ class HubKeeper:
             max_restarts=-1,
             max_concurrency=64,
             scheduling_strategy=strategy,
-        ).remote(
-            self._telemetry, self._experiment_id, shard, self._order.memory, self._generations[shard] > 0
-        )
+        ).remote(self._telemetry, self._experiment_id, shard, self._order.memory, self._generations[shard] > 0)
 
     def look_after(self) -> None:
         """Ask each hub how it is, now and then; one that has not answered for long gets a successor. Never blocks."""

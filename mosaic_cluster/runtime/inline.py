@@ -135,9 +135,7 @@ class InlineBackend:
     def progress(self) -> dict[str, RunProgress]:
         """Progress of the attempts in our threads."""
         return {
-            run_id: handle.attempt.progress()
-            for run_id, handle in self._running.items()
-            if handle.thread.is_alive()
+            run_id: handle.attempt.progress() for run_id, handle in self._running.items() if handle.thread.is_alive()
         }
 
     def wait(self, handles: list[Handle], timeout: float) -> None:

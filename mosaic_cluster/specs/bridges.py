@@ -107,12 +107,12 @@ class Bridges(Section):
     tensorboard: Annotated[TensorBoard, BeforeValidator(on_or_off, json_schema_input_type=TensorBoard | bool)] = Field(
         default_factory=TensorBoard, description="Event files in each run's folder; false: none"
     )
-    wandb: Annotated[
-        Wandb | None, BeforeValidator(off, json_schema_input_type=Wandb | Literal[False] | None)
-    ] = Field(default=None, description="Weights & Biases", examples=[{"project": "my-project"}])
-    mlflow: Annotated[
-        Mlflow | None, BeforeValidator(off, json_schema_input_type=Mlflow | Literal[False] | None)
-    ] = Field(default=None, description="MLflow", examples=[{"tracking_uri": "http://localhost:5000"}])
+    wandb: Annotated[Wandb | None, BeforeValidator(off, json_schema_input_type=Wandb | Literal[False] | None)] = Field(
+        default=None, description="Weights & Biases", examples=[{"project": "my-project"}]
+    )
+    mlflow: Annotated[Mlflow | None, BeforeValidator(off, json_schema_input_type=Mlflow | Literal[False] | None)] = (
+        Field(default=None, description="MLflow", examples=[{"tracking_uri": "http://localhost:5000"}])
+    )
 
 
 def wanted_bridges(bridges: Bridges) -> Mapping[str, dict[str, Any]]:

@@ -52,9 +52,7 @@ def _read(path: Path) -> str:
             raise _error(heading, "is not a file; give a YAML or JSON file")
         if path.stat().st_size > LARGEST_FILE:
             size = format_bytes(path.stat().st_size)
-            raise _error(
-                heading, f"has {size}; a spec has at most {format_bytes(LARGEST_FILE)}: keep data elsewhere"
-            )
+            raise _error(heading, f"has {size}; a spec has at most {format_bytes(LARGEST_FILE)}: keep data elsewhere")
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         where = f"byte 0x{error.object[error.start]:02x} at {error.start}"
@@ -118,9 +116,7 @@ def _load_json(text: str) -> tuple[Any, list[str]]:
         value = json.loads(text, object_pairs_hook=pairs)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise ValueError(
-            f"{where}: {error.msg[:1].lower()}{error.msg[1:]}; a .json file is strict JSON"
-        ) from None
+        raise ValueError(f"{where}: {error.msg[:1].lower()}{error.msg[1:]}; a .json file is strict JSON") from None
     return value, _with_lines(text, repeated) if repeated else []
 
 

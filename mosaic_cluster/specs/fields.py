@@ -25,11 +25,7 @@ SETTABLE = ("MOSAIC_TELEMETRY_LINGER",)
 
 def whole_number(low: int, high: int | None = None, *, example: int) -> BeforeValidator:
     """Accepts integers, and floats without a fraction (``1e6``), within bounds."""
-    valid = (
-        f"give a whole number from {low} to {high}"
-        if high is not None
-        else f"give a whole number, {low} or more"
-    )
+    valid = f"give a whole number from {low} to {high}" if high is not None else f"give a whole number, {low} or more"
 
     def check(value: Any) -> Any:
         if isinstance(value, float) and value.is_integer():
@@ -168,9 +164,7 @@ def check_json(value: Any) -> Any:
         The same, with a YAML file's shared parts (aliases) still shared.
     """
     if not isinstance(value, dict):
-        raise ValueError(
-            f"{shown(value)} is not a mapping; give keys and values, e.g. {{env_id: CartPole-v1}}"
-        )
+        raise ValueError(f"{shown(value)} is not a mapping; give keys and values, e.g. {{env_id: CartPole-v1}}")
     found: list[tuple[str, str]] = []
     count = _walk(value, (), set(), found, 0)
     if count > MANY_VALUES:
@@ -180,9 +174,7 @@ def check_json(value: Any) -> Any:
     return value
 
 
-def _walk(
-    value: Any, place: tuple[str, ...], above: set[int], found: list[tuple[str, str]], count: int
-) -> int:
+def _walk(value: Any, place: tuple[str, ...], above: set[int], found: list[tuple[str, str]], count: int) -> int:
     """Note what JSON cannot hold; return how many values were seen."""
     count += 1
     if count > MANY_VALUES:
@@ -195,37 +187,27 @@ def _walk(
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in pairs:
             if isinstance(value, dict) and not isinstance(key, str):
-                found.append(
-                    (".".join((*place, str(key))), f"the key {shown(key)} is not text; put it in quotes")
-                )
+                found.append((".".join((*place, str(key))), f"the key {shown(key)} is not text; put it in quotes"))
                 continue
             count = _walk(item, (*place, str(key)), above | {id(value)}, found, count)
     elif isinstance(value, float) and not math.isfinite(value):
-        found.append(
-            (".".join(place), f"{shown(value)} cannot be kept in JSON; give a finite number, or null")
-        )
+        found.append((".".join(place), f"{shown(value)} cannot be kept in JSON; give a finite number, or null"))
     elif isinstance(value, str) and not is_unicode(value):
         found.append((".".join(place), "holds half of a character (a lone surrogate), which no file can"))
     elif value is not None and not isinstance(value, str | bool | int | float):
-        found.append(
-            (".".join(place), f"{shown(value)} cannot be kept in JSON; give text, a number, true or false")
-        )
+        found.append((".".join(place), f"{shown(value)} cannot be kept in JSON; give text, a number, true or false"))
     return count
 
 
 def check_environment(value: Any) -> Any:
     """Accepts variables of a worker's process. Values are never shown: they may be secrets."""
     if not isinstance(value, dict):
-        raise ValueError(
-            f"{type_of(value)} is not a mapping; give names and values, e.g. {{WANDB_MODE: offline}}"
-        )
+        raise ValueError(f"{type_of(value)} is not a mapping; give names and values, e.g. {{WANDB_MODE: offline}}")
     found = []
     for name, content in value.items():
         if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
             valid = "letters, digits and _, not starting with a digit"
-            found.append(
-                (str(name), f"{shown(name)} is not a variable's name; it has {valid}, e.g. WANDB_MODE")
-            )
+            found.append((str(name), f"{shown(name)} is not a variable's name; it has {valid}, e.g. WANDB_MODE"))
         elif name.startswith(OURS) and name not in SETTABLE:
             whose = "is set by mosaic itself" if name.startswith("MOSAIC_") else "never reaches a worker"
             found.append((name, f"{whose}; names with MOSAIC_ or RAY_ in front cannot be set: remove it"))

@@ -20,9 +20,7 @@ from mosaic_cluster.worker.errors import Problem, SpecError
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def parse(
-    document: object, *, base_dir: str | os.PathLike[str] | None = None
-) -> tuple[Spec | None, list[Problem]]:
+def parse(document: object, *, base_dir: str | os.PathLike[str] | None = None) -> tuple[Spec | None, list[Problem]]:
     """Check a document and turn it into a spec.
 
     Args:

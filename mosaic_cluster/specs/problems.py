@@ -57,9 +57,7 @@ def several(problems: Sequence[tuple[str, str]]) -> PydanticCustomError:
     Args:
         problems: dotted path below the field, and message.
     """
-    return PydanticCustomError(
-        _MANY, "{count} problems", {"count": len(problems), "problems": list(problems)}
-    )
+    return PydanticCustomError(_MANY, "{count} problems", {"count": len(problems), "problems": list(problems)})
 
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:

@@ -35,8 +35,7 @@ DEFAULT_STORAGE = "./mosaic-results"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$"
 ULID_PATTERN = r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$"
 _NAME_VALID = (
-    "a name has 1 to 120 letters, digits, '.', '_' and '-', and starts with a letter or digit, "
-    "e.g. cartpole-1"
+    "a name has 1 to 120 letters, digits, '.', '_' and '-', and starts with a letter or digit, e.g. cartpole-1"
 )
 _STORAGE_VALID = "storage is a path, e.g. ./mosaic-results, or s3://bucket/prefix"
 
@@ -60,9 +59,7 @@ def check_ulid(value: Any) -> Any:
     if value is None:
         return None
     if not is_ulid(value):
-        raise ValueError(
-            f"{shown(value)} is not a ULID (26 digits and letters); leave it out to get a new one"
-        )
+        raise ValueError(f"{shown(value)} is not a ULID (26 digits and letters); leave it out to get a new one")
     return value.upper()
 
 
@@ -95,9 +92,7 @@ def check_command(value: Any) -> Any:
     if value is None:
         return None
     if isinstance(value, list) and (not value or value[0] in ("", None)):
-        raise ValueError(
-            "names no program; give a program and its arguments, e.g. [python, -m, my_worker.cli]"
-        )
+        raise ValueError("names no program; give a program and its arguments, e.g. [python, -m, my_worker.cli]")
     return check_arguments(value)
 
 
@@ -167,9 +162,7 @@ Environment = Annotated[
         examples=[{"WANDB_MODE": "offline"}],
     ),
 ]
-TelemetrySection = Annotated[
-    Telemetry, BeforeValidator(nothing_is_empty), Field(description="How events are kept")
-]
+TelemetrySection = Annotated[Telemetry, BeforeValidator(nothing_is_empty), Field(description="How events are kept")]
 Notes = Annotated[JsonMapping, Field(description="Anything; kept with the experiment, and not looked at")]
 
 

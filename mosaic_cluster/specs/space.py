@@ -178,9 +178,7 @@ class Space:
     def allows(self, drawn: Mapping[str, Any]) -> bool:
         """Whether the constraints hold. One about a setting that is not there does."""
         known = {**dict(self.fixed), **drawn}
-        return all(
-            _met(each, known) for each in self.constraints if all(name in known for name in each.names)
-        )
+        return all(_met(each, known) for each in self.constraints if all(name in known for name in each.names))
 
     def flaws(self, rng: random.Random) -> list[Problem]:
         """Conditions and constraints that have no value for some configurations, such as a division by zero."""
@@ -302,9 +300,7 @@ def _ordered(params: list[Param], problems: list[Problem]) -> list[Param]:
     waiting, done = list(params), list[Param]()
     while waiting:
         open_names = {param.path for param in waiting}
-        ready = next(
-            (p for p in waiting if p.when is None or not (set(p.when.names) - {p.path}) & open_names), None
-        )
+        ready = next((p for p in waiting if p.when is None or not (set(p.when.names) - {p.path}) & open_names), None)
         if ready is None:
             names = ", ".join(sorted(open_names))
             problems.append(Problem("space", f"the conditions of {names} go round in a circle; remove one `when`"))

@@ -159,8 +159,12 @@ class Metric(Section):
             {
                 "anyOf": [
                     {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1},
-                    {"type": "object", "required": ["every", "until"], "additionalProperties": False,
-                     "properties": {"every": {"type": "integer"}, "until": {"type": "integer"}}},
+                    {
+                        "type": "object",
+                        "required": ["every", "until"],
+                        "additionalProperties": False,
+                        "properties": {"every": {"type": "integer"}, "until": {"type": "integer"}},
+                    },
                     {"type": "null"},
                 ]
             }
@@ -297,8 +301,12 @@ class SweepSpec(Section):
         list[int],
         BeforeValidator(check_seeds),
         WithJsonSchema(
-            {"anyOf": [{"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
-                       {"type": "integer", "minimum": 1, "maximum": 1000}]}
+            {
+                "anyOf": [
+                    {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
+                    {"type": "integer", "minimum": 1, "maximum": 1000},
+                ]
+            }
         ),
     ] = Field(
         default_factory=lambda: [1],
@@ -312,17 +320,13 @@ class SweepSpec(Section):
     search: Annotated[
         Search,
         BeforeValidator(kind_alone, json_schema_input_type=Search | Literal["random", "grid", "optuna"]),
-    ] = Field(
-        default_factory=Search, description="Where configurations come from: random, grid or optuna"
-    )
+    ] = Field(default_factory=Search, description="Where configurations come from: random, grid or optuna")
     scheduler: Annotated[
         Scheduler,
         BeforeValidator(
             kind_alone, json_schema_input_type=Scheduler | Literal["none", "asha", "hyperband", "pbt"] | None
         ),
-    ] = Field(
-        default_factory=Scheduler, description="What ends early: none, asha, hyperband or pbt"
-    )
+    ] = Field(default_factory=Scheduler, description="What ends early: none, asha, hyperband or pbt")
     resources: ResourcesSection = Field(
         default_factory=Resources,
         description="What each run needs of a node. Default: what the worker declares",

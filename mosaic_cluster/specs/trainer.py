@@ -51,9 +51,7 @@ def _check_config(value: dict[str, Any]) -> dict[str, Any]:
         return value
     whole = isinstance(seed, int | float) and not isinstance(seed, bool) and seed == seed // 1
     if not whole or not 0 <= seed <= LARGEST_SEED:
-        message = (
-            f"{shown(seed)} is not a seed; give a whole number from 0 to {LARGEST_SEED}, e.g. 1, or null"
-        )
+        message = f"{shown(seed)} is not a seed; give a whole number from 0 to {LARGEST_SEED}, e.g. 1, or null"
         raise several([("seed", message)])
     return value
 
@@ -61,9 +59,7 @@ def _check_config(value: dict[str, Any]) -> dict[str, Any]:
 class TrainerGpus(Section):
     """GPUs of a trainer config."""
 
-    requested: Annotated[int, whole_number(0, example=1)] = Field(
-        default=0, ge=0, description="Number of whole GPUs"
-    )
+    requested: Annotated[int, whole_number(0, example=1)] = Field(default=0, ge=0, description="Number of whole GPUs")
     mandatory: Annotated[bool, flag()] = Field(
         default=False, description="Wait for GPUs. If false, the run goes without where none is free"
     )
@@ -92,9 +88,7 @@ class TrainerArtifacts(Section):
     output_prefix: Annotated[str | None, optional(text(1, 1000, example="runs/my-run"))] = Field(
         default=None, description="Noted only: the run's files lie in the experiment's folder"
     )
-    persist_logs: Annotated[bool, flag()] = Field(
-        default=True, description="Noted only: logs are always kept"
-    )
+    persist_logs: Annotated[bool, flag()] = Field(default=True, description="Noted only: logs are always kept")
     keep_checkpoints: Annotated[bool, flag()] = Field(
         default=True, description="Noted only: checkpoints are always kept"
     )

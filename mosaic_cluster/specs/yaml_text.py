@@ -89,9 +89,7 @@ def _no_number(node: ScalarNode) -> yaml.constructor.ConstructorError:
 
 
 def _other(loader: SpecLoader, node: Node) -> Any:
-    raise yaml.constructor.ConstructorError(
-        None, None, f"the tag {node.tag!r} is not allowed", node.start_mark
-    )
+    raise yaml.constructor.ConstructorError(None, None, f"the tag {node.tag!r} is not allowed", node.start_mark)
 
 
 for _name, _pattern, _first in (

@@ -87,9 +87,7 @@ class S3Storage(Storage):
         def once() -> None:
             nonlocal unsure
             try:
-                obstore.put(
-                    self._store(), name, data, mode="create", use_multipart=False, attributes={TOKEN: token}
-                )
+                obstore.put(self._store(), name, data, mode="create", use_multipart=False, attributes={TOKEN: token})
             except BaseError as error:
                 kind = kind_of(error)
                 if kind is Kind.EXISTS and unsure and self._token(name) == token:

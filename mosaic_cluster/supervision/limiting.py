@@ -39,8 +39,7 @@ def over_limit(limits: Limits, seen: Seen) -> Verdict | None:
         return Verdict("FAILED", "max_duration", text)
     if limits.no_heartbeat is not None and seen.silent >= limits.no_heartbeat:
         text = (
-            f"was silent for {seen.silent:.1f} s (no telemetry line); "
-            f"limits.no_heartbeat is {limits.no_heartbeat:g} s"
+            f"was silent for {seen.silent:.1f} s (no telemetry line); limits.no_heartbeat is {limits.no_heartbeat:g} s"
         )
         return Verdict("FAILED", "no_heartbeat", text, True)
     if limits.max_log is not None and seen.log > limits.max_log:

@@ -106,7 +106,6 @@ def step_columns(items: Sequence[Object], run_id: str) -> Columns | None:
     return ([int(ts * 1e6 + 0.5) for ts in times], *found, payload)
 
 
-
 def _taken(name: str, column: list[Any]) -> list[Any] | None:
     """A column of the steps table; ``None`` if a value does not fit it."""
     kinds = set(map(type, column))

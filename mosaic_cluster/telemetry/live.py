@@ -78,8 +78,7 @@ class LiveValues:
                 "ts": run.ts,
                 "events": run.events,
                 "metrics": {
-                    name: [step, value if math.isfinite(value) else None]
-                    for name, (step, value) in run.metrics.items()
+                    name: [step, value if math.isfinite(value) else None] for name, (step, value) in run.metrics.items()
                 },
             }
             for run_id, run in self.runs.items()

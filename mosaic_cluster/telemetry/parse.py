@@ -147,9 +147,7 @@ def _no_garbage_collection() -> Iterator[None]:
 class _Lines:
     """Collects rows as columns; Arrow is touched once, at the end."""
 
-    def __init__(
-        self, run_id: str, last_step: int | None, last_ts: int | None, now: float, keep_render: bool
-    ) -> None:
+    def __init__(self, run_id: str, last_step: int | None, last_ts: int | None, now: float, keep_render: bool) -> None:
         self.run_id = run_id
         self.last_step = last_step
         self.last_ts = last_ts

@@ -20,9 +20,7 @@ from mosaic_cluster.worker.errors import InvalidInput, Problem
 _VISIBLE = pa.schema([("run_id", pa.string()), ("attempt", pa.int32()), ("upto", pa.int64())])
 
 
-def query(
-    folder: str | Path | Storage, sql: str, more: Mapping[str, pa.Table] | None = None
-) -> pa.Table:
+def query(folder: str | Path | Storage, sql: str, more: Mapping[str, pa.Table] | None = None) -> pa.Table:
     """The answer to a query.
 
     ``lifecycle``, ``steps``, ``episodes`` and ``metrics`` are what counts: rows that a later attempt did again are
@@ -65,7 +63,7 @@ def _add_views(connection: Any, storage: Storage) -> None:
         connection.execute(
             f"CREATE VIEW {name} AS SELECT r.* FROM {name}_all r LEFT JOIN _visible v USING (run_id, attempt) "
             "WHERE CASE WHEN v.attempt IS NULL THEN r.run_id NOT IN (SELECT run_id FROM _visible) "
-            "ELSE v.upto IS NULL OR r.\"offset\" <= v.upto END"
+            'ELSE v.upto IS NULL OR r."offset" <= v.upto END'
         )
 
 

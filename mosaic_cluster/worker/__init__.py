@@ -30,8 +30,9 @@ if TYPE_CHECKING:
         WorkerDiscovery,
         discover_workers,
     )
-    from mosaic_cluster.worker.errors import ConfigError, MosaicError, Problem
+    from mosaic_cluster.worker.errors import ConfigError, MosaicError, PolicyError, Problem
     from mosaic_cluster.worker.policy import POLICY_ENTRY_POINT_GROUP, Policy, refuse_game
+    from mosaic_cluster.worker.policy_client import PolicyClient, serve_policy
     from mosaic_cluster.worker.program import StopRequest, run_program
     from mosaic_cluster.worker.protocols import WorkerConfig, WorkerRuntime
     from mosaic_cluster.worker.session import WorkerSession
@@ -48,6 +49,8 @@ _HOMES = {
     "LifecycleEventType": "telemetry",
     "MosaicError": "errors",
     "Policy": "policy",
+    "PolicyClient": "policy_client",
+    "PolicyError": "errors",
     "Problem": "errors",
     "StopRequest": "program",
     "TelemetryEmitter": "telemetry",
@@ -70,6 +73,7 @@ _HOMES = {
     "load_worker_config_from_file": "config",
     "refuse_game": "policy",
     "run_program": "program",
+    "serve_policy": "policy_client",
 }
 
 
@@ -99,6 +103,8 @@ __all__ = [
     "LifecycleEventType",
     "MosaicError",
     "Policy",
+    "PolicyClient",
+    "PolicyError",
     "Problem",
     "StopRequest",
     "TelemetryEmitter",
@@ -121,4 +127,5 @@ __all__ = [
     "load_worker_config_from_file",
     "refuse_game",
     "run_program",
+    "serve_policy",
 ]

@@ -142,7 +142,7 @@ def _discover() -> Tuple[Dict[str, DiscoveredWorker], Dict[str, WorkerError]]:
     return found, errors
 
 
-def registrations() -> Iterator[Registration]:
+def registrations(group: str = WORKER_ENTRY_POINT_GROUP) -> Iterator[Registration]:
     """Entry points with their distributions: on Python 3.8 and 3.9 an entry point does not know its own."""
     from importlib import metadata
 
@@ -156,14 +156,14 @@ def registrations() -> Iterator[Registration]:
             continue
         seen.add(key)
         for entry_point in distribution.entry_points:
-            if entry_point.group == WORKER_ENTRY_POINT_GROUP:
+            if entry_point.group == group:
                 yield Registration(entry_point.name, entry_point.value, name, distribution.version)
 
 
-def duplicate(name: str, claims: List[Registration]) -> DuplicateWorker:
+def duplicate(name: str, claims: List[Registration], what: str = "worker") -> DuplicateWorker:
     """The error for a name that several distributions claim."""
     listed = " and ".join(sorted(f"{claim.distribution} {claim.version} ({claim.value})" for claim in claims))
-    return DuplicateWorker(f"the worker {name!r} is registered by {listed}; uninstall or rename one of them")
+    return DuplicateWorker(f"the {what} {name!r} is registered by {listed}; uninstall or rename one of them")
 
 
 def _load(registration: Registration) -> DiscoveredWorker:

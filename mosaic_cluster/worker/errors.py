@@ -19,6 +19,7 @@
     │   ├── StorageDenied          a credential is missing, wrong, expired, or not enough
     │   ├── StorageUnavailable     no answer for as long as was tried; trying later may do
     │   └── Fenced                 somebody else has taken over: stop writing
+    ├── PolicyError                a policy failed, or its process cannot be reached
     ├── SupervisionError           a worker process cannot be started or controlled
     └── BackendError               the cluster cannot be reached or used
 
@@ -166,6 +167,10 @@ class Fenced(StorageError):
     """Another writer has taken over; whoever sees this must stop writing."""
 
 
+class PolicyError(MosaicError):
+    """A policy failed, or its process cannot be started or reached."""
+
+
 class SupervisionError(MosaicError):
     """A worker process cannot be started or controlled."""
 
@@ -187,6 +192,7 @@ __all__ = [
     "NoSuchBucket",
     "NotFound",
     "PlacementError",
+    "PolicyError",
     "Problem",
     "SpecError",
     "StorageDenied",

@@ -149,9 +149,7 @@ def test_arguments(
     assert not (place / "store").exists()
 
 
-def test_all_problems_at_once(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_problems_at_once(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     text = "kind: run\nname: x y\nworker: clenrl\nseeds: 1\nlimits: {max_duration: 0.5y, grace: -1}\n"
     (place / "spec.yaml").write_text(text)
     code, lines = ask(["run", "spec.yaml"], monkeypatch, capsys)

@@ -57,8 +57,7 @@ def test_runs_and_trials_are_there_to_join(done: Lab) -> None:
         "--format", "csv",
     )  # fmt: skip
     assert text == (
-        '"trial","score","state","attempt","every"\n'
-        '"t0001",30,"COMPLETED",2,"1"\n"t0002",30,"COMPLETED",2,"2"\n'
+        '"trial","score","state","attempt","every"\n"t0001",30,"COMPLETED",2,"1"\n"t0002",30,"COMPLETED",2,"2"\n'
     )
 
 

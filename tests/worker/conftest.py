@@ -105,9 +105,7 @@ class Sandbox:
         path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
         return path
 
-    def python(
-        self, *arguments: str, stdin: str | None = None, **options: Any
-    ) -> subprocess.CompletedProcess[str]:
+    def python(self, *arguments: str, stdin: str | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a Python process to its end."""
         env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.folder), ROOT])}
         return subprocess.run(

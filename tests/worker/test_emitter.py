@@ -375,9 +375,7 @@ def test_lifecycle_event_round_trip(strict: Any) -> None:
     event = LifecycleEvent(LifecycleEventType.RUN_STARTED, "run", 5.0, {"a": np.float32(1)})
     parsed = strict(event.to_json())
     assert parsed == {"event": "run_started", "payload": {"a": 1.0}, "run_id": "run", "timestamp": 5.0}
-    assert LifecycleEvent.from_dict(parsed) == LifecycleEvent(
-        LifecycleEventType.RUN_STARTED, "run", 5.0, {"a": 1.0}
-    )
+    assert LifecycleEvent.from_dict(parsed) == LifecycleEvent(LifecycleEventType.RUN_STARTED, "run", 5.0, {"a": 1.0})
     assert LifecycleEvent.from_dict({"event": "other", "run_id": "run"}).event == "other"
 
 
@@ -393,8 +391,6 @@ def test_encoders_are_not_kept_after_a_failure(strict: Any) -> None:
     for _ in range(3):
         emitted({"inner": inner, "bad": float("nan")}, strict)
     assert emitted({"inner": inner}, strict) == {"inner": [1, "builtins.object"]}
-
-
 
 
 class Hostile:

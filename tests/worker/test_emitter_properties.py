@@ -87,7 +87,7 @@ keys = st.one_of(
     st.floats(),
     st.binary(max_size=2),
     st.tuples(st.integers(0, 2), st.text(max_size=1)),
-    st.sampled_from([*Shade, Decimal("1.5"), Fraction(1, 3), np.int64(7), Nasty])  # equal ones compare badly,
+    st.sampled_from([*Shade, Decimal("1.5"), Fraction(1, 3), np.int64(7), Nasty]),  # equal ones compare badly,
 )
 hashable = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.binary(max_size=3))
 junk = st.recursive(

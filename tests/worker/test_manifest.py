@@ -103,9 +103,7 @@ def test_nulls_are_defaults() -> None:
     assert WorkerAnalyticsManifest("r", "w", artifacts=None, metadata=None).artifacts == ArtifactsMetadata()  # type: ignore[arg-type]
 
 
-def test_a_failed_save_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = full().save(tmp_path / "a.json")
     before = path.read_text()
 

@@ -175,9 +175,7 @@ def _asked(
 ) -> list[Problem]:
     if not configurations:
         return []
-    full = [
-        {**config_of(part, params), "run_id": CHECK_RUN_ID, "seed": spec.seeds[0]} for params, _ in configurations
-    ]
+    full = [{**config_of(part, params), "run_id": CHECK_RUN_ID, "seed": spec.seeds[0]} for params, _ in configurations]
     # Of what is wrong with a range, its end tells most.
     found: list[tuple[bool, Problem]] = []
     answers = catalog.check_configs(part.worker, full)
@@ -197,9 +195,7 @@ def _once_a_path(problems: Sequence[Problem]) -> list[Problem]:
     return list({problem.path: problem for problem in reversed(problems)}.values())[::-1]
 
 
-def _told(
-    problem: Problem, params: Mapping[str, Any], number: int | None, space: Space, ignored: set[str]
-) -> Problem:
+def _told(problem: Problem, params: Mapping[str, Any], number: int | None, space: Space, ignored: set[str]) -> Problem:
     """A worker's answer about one configuration, said of the sweep.
 
     Args:

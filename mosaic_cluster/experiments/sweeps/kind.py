@@ -43,9 +43,7 @@ class Sweep:
         for index, part in enumerate(parts):
             params = next((each.params for each in first if each.part == index), {})
             config = config_of(part, params)
-            plans += [
-                run_plan(spec, part.worker, str(ULID()), config=config, seed=seed) for seed in spec.seeds
-            ]
+            plans += [run_plan(spec, part.worker, str(ULID()), config=config, seed=seed) for seed in spec.seeds]
         return Prepared(spec, spec.to_document(), parts, tuple(plans), storage)
 
     def check_backend(self, prepared: Prepared, backend: Backend) -> None:

@@ -281,9 +281,7 @@ class SweepStory:
         score: float | None = None,
         values: Sequence[float | None] = (),
     ) -> None:
-        self._decided(
-            trials.ENDED, trial=trial.name, state=state, reason=reason, score=score, values=list(values)
-        )
+        self._decided(trials.ENDED, trial=trial.name, state=state, reason=reason, score=score, values=list(values))
 
     # ---- acting on runs ------------------------------------------------------------------------------------
 
@@ -430,9 +428,7 @@ class SweepStory:
         watch = WatchOrder(self.spec.metric.name, self.rungs)
         config = config_of(part, trial.params)
         for run_id, seed in zip(trial.run_ids, trial.seeds, strict=True):
-            plan = run_plan(
-                self.spec, part.worker, run_id, config=config, seed=seed, watch=watch, trial=trial.name
-            )
+            plan = run_plan(self.spec, part.worker, run_id, config=config, seed=seed, watch=watch, trial=trial.name)
             life = RunLife(plan, since=self.conductor.now(), held_back=trial.reason, reason=trial.reason)
             self.conductor.adopt(life)
 

@@ -28,9 +28,7 @@ class WeightsAndBiases:
     # W&B's service holds back the end of a run's file, and drops it when we are killed.
     settle_seconds = 1800.0
 
-    def __init__(
-        self, setup: Setup, *, project: str, entity: str | None = None, mode: str | None = None
-    ) -> None:
+    def __init__(self, setup: Setup, *, project: str, entity: str | None = None, mode: str | None = None) -> None:
         self._setup = setup
         self._where: dict[str, Any] = {"project": project, "entity": entity, "mode": mode}
         self._runs: dict[str, Any] = {}
