@@ -240,7 +240,7 @@ class Training:
         self.iteration, self.ended = int(header["iteration"]), int(header["ended"])
         self.evaluated_at, self.metrics = int(header["evaluated_at"]), dict(header["metrics"])
         self.session.episodes = self.ended
-        self._recent.extend((float(result), int(moves)) for result, moves in arrays["recent"])
+        self._recent.extend((float(result), int(moves)) for result, moves in arrays.get("recent", ()))
         same = all(header["config"][name] == getattr(self.config, name) for name in ("num_envs", "buffer_size"))
         if same and any(name.startswith("games/") for name in arrays):
             self.games = checkpoints.restore(self.games, arrays, "games")
