@@ -221,6 +221,7 @@ class Training:
             **checkpoints.flatten(self.params, "params"),
             **checkpoints.flatten(self.opt_state, "optimizer"),
             **checkpoints.flatten(self.past, "past"),
+            "recent": np.array(self._recent, np.float32).reshape(-1, 2),
         }
         if self.config.checkpoint_buffer:
             arrays.update(checkpoints.flatten(self.games, "games"))
@@ -239,6 +240,7 @@ class Training:
         self.iteration, self.ended = int(header["iteration"]), int(header["ended"])
         self.evaluated_at, self.metrics = int(header["evaluated_at"]), dict(header["metrics"])
         self.session.episodes = self.ended
+        self._recent.extend((float(result), int(moves)) for result, moves in arrays.get("recent", ()))
         same = all(header["config"][name] == getattr(self.config, name) for name in ("num_envs", "buffer_size"))
         if same and any(name.startswith("games/") for name in arrays):
             self.games = checkpoints.restore(self.games, arrays, "games")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,7 @@ from mosaic_cluster.catalog.environments import FILE, Ready, choose, make_ready,
 PACKAGE = Path(__file__).parent.parent / "mctx_worker"
 
 # Small enough that compiling takes most of the time.
-SMALL: dict[str, Any] = {
-    "total_steps": 640,
-    "num_envs": 16,
-    "num_simulations": 4,
-    "rollout_length": 4,
-    "gradient_steps": 2,
-    "batch_size": 32,
-    "buffer_size": 512,
-    "learning_starts": 32,
-    "hidden_size": 16,
-    "num_blocks": 1,
-    "eval_interval": 320,
-    "eval_games": 16,
-    "checkpoint_every": 320,
-    "device": "cpu",
-}
+SMALL: dict[str, Any] = json.loads((PACKAGE / "conformance.json").read_text())["config"]
 
 
 def environment(config: Mapping[str, Any] = SMALL) -> Ready:
@@ -42,9 +27,21 @@ def environment(config: Mapping[str, Any] = SMALL) -> Ready:
 
 
 def variables(ready: Ready, **more: str) -> dict[str, str]:
-    """Environment variables of a process in it. Optimising code takes longer than it saves in runs this small."""
-    found = ready.variables(os.environ)
-    return {**found, "XLA_FLAGS": "--xla_backend_optimization_level=0", "CUDA_VISIBLE_DEVICES": "", **more}
+    """Environment variables of a process in it, on this machine's CPUs."""
+    return {**ready.variables(os.environ), "CUDA_VISIBLE_DEVICES": "", **more}
+
+
+def quick(folder: Path) -> dict[str, str]:
+    """Variables for runs so small that compiling takes longest: not optimised, and once for all processes.
+
+    Args:
+        folder: where what was compiled is kept.
+    """
+    return {
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
 
 
 def command(ready: Ready, folder: Path, config: Mapping[str, Any], *args: str) -> list[str]:
@@ -135,11 +132,3 @@ def play_many(name: str, policy: Any, count: int, seed: int, seat: int) -> np.nd
             env.step(moves[number])
             results[number] += env.rewards[env.possible_agents[seat]]
     return results
-
-
-def heartbeats(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-    """Payloads of heartbeats among lines."""
-    for line in lines:
-        found = json.loads(line)
-        if found.get("event") == "heartbeat":
-            yield found["payload"]

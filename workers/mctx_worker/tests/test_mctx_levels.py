@@ -11,10 +11,11 @@ import pytest
 from mctx_worker.config import PLAYERS
 
 sys.path.insert(0, str(Path(__file__).parent))
-from mctx_support import SMALL, environment, events, named, play_many, train, variables
+from mctx_support import SMALL, environment, events, named, play_many, quick, train, variables
 
 from mosaic_cluster.catalog.environments import Ready
 from mosaic_cluster.worker import ConfigError
+from mosaic_cluster.worker.policy_client import serve_policy
 
 pytestmark = [pytest.mark.workers, pytest.mark.timeout(1800)]
 
@@ -25,8 +26,8 @@ def ready() -> Ready:
 
 
 def trained(ready: Ready, folder: Path, config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """The last checkpoint of a run, and its summary. Such a run is long enough for optimised code to pay."""
-    done = train(ready, folder, config, "--emit-summary", timeout=1500, XLA_FLAGS="")
+    """The last checkpoint of a run, and its summary."""
+    done = train(ready, folder, config, "--emit-summary", timeout=1500)
     assert done.returncode == 0, done.stderr
     return Path(named(done, "checkpoint_saved")[-1]["path"]), events(done)[-1]
 
@@ -38,8 +39,6 @@ def tictactoe(ready: Ready, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 def served(ready: Ready, checkpoint: Path, **options: Any) -> Any:
     """The policy of a checkpoint, in a process of its own environment."""
-    from mosaic_cluster.worker.policy_client import serve_policy
-
     return serve_policy(
         "mctx_worker.policy:load_policy", str(checkpoint), python=ready.python, environ=variables(ready), **options
     )
@@ -112,7 +111,7 @@ def test_every_game_is_played_and_learned_from(ready: Ready, tmp_path: Path, gam
         **SMALL, "env_id": game, "seed": 1, "num_envs": 4, "num_simulations": 2, "total_steps": 96, "eval_games": 2,
         "eval_max_moves": 5, "max_game_moves": 6, "learning_starts": 8,
     }  # fmt: skip
-    done = train(ready, tmp_path, config, "--emit-summary", timeout=900)
+    done = train(ready, tmp_path, config, "--emit-summary", timeout=900, **quick(tmp_path / "compiled"))
     assert done.returncode == 0, done.stderr
     summary = events(done)[-1]
     assert summary["loss"] == summary["loss"] != 0  # learned, and no NaN

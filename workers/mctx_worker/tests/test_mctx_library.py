@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from mctx_support import SMALL, command, environment, events, named, record, train, variables
+from mctx_support import SMALL, command, environment, events, named, quick, record, train, variables
 
 from mosaic_cluster.catalog.environments import Ready
+from mosaic_cluster.testing import ContractCase, WorkerContract, case_of
 from mosaic_cluster.worker import WorkerAnalyticsManifest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # the first test may have to build the environment
+pytestmark = pytest.mark.timeout(1200)  # the first test may have to build the environment
 
 Run = tuple[Path, subprocess.CompletedProcess[str]]
 
@@ -29,18 +31,20 @@ def ready() -> Ready:
     return environment()
 
 
-@pytest.fixture(scope="module")
-def cached(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What one process has compiled, the next need not."""
-    folder = tmp_path_factory.mktemp("compiled")
-    return {"JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What one process of these tests has compiled, the next need not."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in quick(tmp_path_factory.mktemp("compiled")).items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(scope="module")
-def whole(ready: Ready, cached: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Run:
+def whole(ready: Ready, compiled_once: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """One run without interruption."""
     folder = tmp_path_factory.mktemp("whole")
-    done = train(ready, folder, {**SMALL, "seed": 3}, "--emit-summary", **cached)
+    done = train(ready, folder, {**SMALL, "seed": 3}, "--emit-summary")
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -69,7 +73,17 @@ def episodes(done: subprocess.CompletedProcess[str]) -> list[tuple[Any, ...]]:
     return [(line["episode"], line["total_reward"], line["steps"], line["metadata"]["global_step"]) for line in found]
 
 
+@pytest.mark.slow
+class TestContract(WorkerContract):
+    """What every worker promises, with the real library."""
+
+    @pytest.fixture
+    def contract_case(self) -> ContractCase:
+        return case_of("mctx", "mctx_worker", seconds=170.0)
+
+
 class TestRun:
+    @pytest.mark.slow
     def test_lifecycle_and_manifest(self, whole: Run) -> None:
         folder, done = whole
         names = [line["event"] for line in events(done) if "event" in line]
@@ -92,33 +106,37 @@ class TestRun:
         assert (summary["type"], summary["status"], summary["step"]) == ("summary", "completed", 640)
         assert sorted(path.name for path in folder.iterdir()) == ["analytics.json", "checkpoints", "config.json"]
 
+    @pytest.mark.slow
     def test_games_that_end_are_told(self, whole: Run) -> None:
         found = episodes(whole[1])
         assert len(found) > 10
         assert {reward for _, reward, _, _ in found} <= {-1.0, 0.0, 1.0}
         assert all(5 <= moves <= 9 for _, _, moves, _ in found)
 
-    def test_a_seed_gives_the_same_run(self, ready: Ready, whole: Run, cached: dict[str, str], tmp_path: Path) -> None:
-        again = train(ready, tmp_path, {**SMALL, "seed": 3}, **cached)
+    @pytest.mark.workers
+    def test_a_seed_gives_the_same_run(self, ready: Ready, whole: Run, tmp_path: Path) -> None:
+        again = train(ready, tmp_path, {**SMALL, "seed": 3})
         assert episodes(again) == episodes(whole[1])
         assert_same(content(tmp_path, 640), content(whole[0], 640))
 
+    @pytest.mark.slow
     def test_a_resumed_run_is_the_run_that_was_never_interrupted(
-        self, ready: Ready, whole: Run, cached: dict[str, str], tmp_path: Path
+        self, ready: Ready, whole: Run, tmp_path: Path
     ) -> None:
         checkpoint = str(whole[0] / "checkpoints" / "checkpoint_320.npz")
-        done = train(ready, tmp_path, {**SMALL, "seed": 3}, MOSAIC_RESUME_FROM=checkpoint, **cached)
+        done = train(ready, tmp_path, {**SMALL, "seed": 3}, MOSAIC_RESUME_FROM=checkpoint)
         assert done.returncode == 0, done.stderr
         assert named(done, "checkpoint_loaded") == [{"path": checkpoint, "step": 320}]
         assert episodes(done) == [each for each in episodes(whole[1]) if each[3] > 320]
         assert_same(content(tmp_path, 640), content(whole[0], 640))
 
+    @pytest.mark.workers
     def test_another_seed_and_more_games_go_on_from_a_checkpoint(
-        self, ready: Ready, whole: Run, cached: dict[str, str], tmp_path: Path
+        self, ready: Ready, whole: Run, tmp_path: Path
     ) -> None:
         checkpoint = str(whole[0] / "checkpoints" / "checkpoint_640.npz")
         config = {**SMALL, "seed": 4, "num_envs": 20, "total_steps": 800, "eval_interval": 0}
-        done = train(ready, tmp_path, config, MOSAIC_RESUME_FROM=checkpoint, MOSAIC_REPORT_STEPS="680", **cached)
+        done = train(ready, tmp_path, config, MOSAIC_RESUME_FROM=checkpoint, MOSAIC_REPORT_STEPS="680")
         assert done.returncode == 0, done.stderr
         assert "new games are begun" in done.stderr
         beats = named(done, "heartbeat")
@@ -128,28 +146,27 @@ class TestRun:
         ]
         assert [payload["step"] for payload in named(done, "checkpoint_saved")] == [680, 800]
 
-    def test_what_the_checkpoint_does_not_fit_is_refused(
-        self, ready: Ready, whole: Run, cached: dict[str, str], tmp_path: Path
-    ) -> None:
+    @pytest.mark.workers
+    def test_what_the_checkpoint_does_not_fit_is_refused(self, ready: Ready, whole: Run, tmp_path: Path) -> None:
         checkpoint = str(whole[0] / "checkpoints" / "checkpoint_640.npz")
         config = {**SMALL, "hidden_size": 24, "num_blocks": 2}
-        done = train(ready, tmp_path, config, MOSAIC_RESUME_FROM=checkpoint, **cached)
+        done = train(ready, tmp_path, config, MOSAIC_RESUME_FROM=checkpoint)
         assert done.returncode == 2
         assert "hidden_size: is 24, but the checkpoint to resume from was made with 16" in done.stderr
         assert "num_blocks: is 2" in done.stderr
 
-    def test_a_broken_checkpoint_is_a_failure_that_says_so(
-        self, ready: Ready, cached: dict[str, str], tmp_path: Path
-    ) -> None:
+    @pytest.mark.workers
+    def test_a_broken_checkpoint_is_a_failure_that_says_so(self, ready: Ready, tmp_path: Path) -> None:
         broken = tmp_path / "broken.npz"
         broken.write_bytes(b"not a checkpoint")
-        done = train(ready, tmp_path, SMALL, MOSAIC_RESUME_FROM=str(broken), **cached)
+        done = train(ready, tmp_path, SMALL, MOSAIC_RESUME_FROM=str(broken))
         assert done.returncode == 1
         assert str(broken) in done.stderr
 
-    def test_sigterm_saves_and_ends(self, ready: Ready, cached: dict[str, str], tmp_path: Path) -> None:
+    @pytest.mark.workers
+    def test_sigterm_saves_and_ends(self, ready: Ready, tmp_path: Path) -> None:
         line = command(ready, tmp_path, {**SMALL, "seed": 1, "total_steps": 10**9})
-        env = variables(ready, MOSAIC_RUN_DIR=str(tmp_path), **cached)
+        env = variables(ready, MOSAIC_RUN_DIR=str(tmp_path))
         log = tmp_path / "log"
         with log.open("w") as out:
             process = subprocess.Popen(line, cwd=tmp_path, env=env, stdout=out, stderr=subprocess.DEVNULL)
@@ -168,6 +185,7 @@ class TestRun:
         assert [each["event"] for each in last] == ["checkpoint_saved", "run_cancelled"]
         assert content(tmp_path, last[0]["payload"]["step"])["header"]["step"] == last[1]["payload"]["step"]
 
+    @pytest.mark.workers
     def test_dry_run(self, ready: Ready, tmp_path: Path) -> None:
         done = train(ready, tmp_path, {"env_id": "othello", "device": "cpu"}, "--dry-run", "--emit-summary")
         assert done.returncode == 0, done.stderr
@@ -175,12 +193,14 @@ class TestRun:
         assert (summary["status"], summary["network"], summary["actions"]) == ("dry-run", "resnet", 65)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json"]
 
+    @pytest.mark.workers
     def test_a_gpu_that_is_not_there_is_refused(self, ready: Ready, tmp_path: Path) -> None:
         done = train(ready, tmp_path, {**SMALL, "device": "cuda"})
         assert done.returncode == 2
         assert "device: is cuda, but JAX sees no GPU here" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pgx_game", "game", "options", "count"),
     [
@@ -204,6 +224,7 @@ def test_games_of_pettingzoo_move_by_move(
     assert done.stdout.strip() == f"{len(games['actions'])} moves of {count} games"
 
 
+@pytest.mark.workers
 def test_parts_of_learning(ready: Ready) -> None:
     """Outcomes against following each game forwards; searches against positions with one good move; value scales."""
     script = Path(__file__).parent / "check_parts.py"
