@@ -14,7 +14,7 @@ class Metrics:
     """Sums up what was played.
 
     Attributes:
-        usage: of all attempts' finished episodes, and of this attempt's unfinished ones.
+        usage: of all attempts, as far as is known; of interrupted episodes, too.
     """
 
     def __init__(self, config: BarlogConfig) -> None:
@@ -25,6 +25,14 @@ class Metrics:
         self._seen: set[str] = set()
         self._worlds: dict[str, dict[str, Any]] = {}
         self._counted = -1
+
+    def resume(self, records: Records) -> None:
+        """What earlier attempts did counts."""
+        self.usage = records.usage
+        for record in records.finished.values():
+            self._seen.add(record["name"])
+            self._steps += int(record["steps"])
+            self._invalid += int(record["invalid_actions"])
 
     def step(self, line: StepLine) -> None:
         """A step was made in this attempt; its episode will not be counted again."""

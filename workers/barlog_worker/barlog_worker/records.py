@@ -88,6 +88,8 @@ class Records:
     Attributes:
         seed: of the run; drawn where neither the config nor an earlier attempt has one.
         finished: by name.
+        step: environment steps that earlier attempts took, those of interrupted episodes included, as far as is known.
+        usage: what their requests took.
     """
 
     def __init__(self, config: BarlogConfig, run_dir: Path, checkpoint_dir: Path) -> None:
@@ -95,6 +97,8 @@ class Records:
         self.folder = run_dir / "episodes"
         self.path = checkpoint_dir / EVALUATION
         self.finished: dict[str, Record] = {}
+        self.step = 0
+        self.usage = Usage()
         self._given = config.seed
         self.seed = config.seed if config.seed is not None else secrets.randbits(31)
 
@@ -122,19 +126,32 @@ class Records:
                 self.seed = self._given = int(data["seed"])
             for record in data["episodes"]:
                 self.finished.setdefault(record["name"], record)
+            self._account(int(data.get("step", 0)), Usage.from_dict(data.get("usage", {})))
             used = used or path
         if used:  # files say more than the list of the last checkpoint, which is written at most once a second
             for record in self._files():
                 self.finished[record["name"]] = record
+            done = self.finished.values()
+            self._account(sum(int(record["steps"]) for record in done), total_usage(done))
         return used
+
+    def _account(self, step: int, usage: Usage) -> None:
+        """Of several accounts of the same past, the one that knows of more."""
+        self.step = max(self.step, step)
+        self.usage = max(self.usage, usage, key=lambda each: (each.requests, each.prompt_tokens))
 
     def add(self, record: Record) -> None:
         """An episode is finished; its file is written."""
         self.finished[record["name"]] = record
         write_json(self.folder / f"{record['name']}.json", record)
 
-    def save(self, usage: Mapping[str, Any]) -> Path:
-        """Write ``evaluation.json``."""
+    def save(self, step: int, usage: Usage) -> Path:
+        """Write ``evaluation.json``.
+
+        Args:
+            step: environment steps of all attempts.
+            usage: of all attempts.
+        """
         settings = self.config.to_dict()
         episodes = sorted(self.finished.values(), key=lambda record: str(record["name"]))
         content = {
@@ -144,7 +161,8 @@ class Records:
             "seed": self.seed,
             "settings": settings,
             "progression": progressions(episodes),
-            "usage": dict(usage),
+            "step": step,
+            "usage": usage.to_dict(),
             "episodes": episodes,
         }
         write_json(self.path, content)

@@ -94,8 +94,7 @@ class BarlogRuntime:
         elif todo:
             with _scratch(session.run_dir):
                 self._play(session, todo)
-        if self._unsaved or not session.stopping:
-            self._save(session)
+        self._save(session)
         return self._metrics.results(self._records)
 
     def finished_names(self) -> list[str]:
@@ -150,11 +149,10 @@ class BarlogRuntime:
     def _go_on(self, session: WorkerSession) -> None:
         """What earlier attempts have finished is not played again."""
         used = self._records.load(session.resume_from)
-        for record in sorted(self._records.finished.values(), key=lambda each: int(each["index"])):
-            self._metrics.finished(record)
         if used is not None:
+            self._metrics.resume(self._records)
             session.resume_from = used
-            session.resumed(sum(int(record["steps"]) for record in self._records.finished.values()))
+            session.resumed(self._records.step)
             LOGGER.info("%d finished episodes of earlier attempts are kept", len(self._records.finished))
 
     def _play(self, session: WorkerSession, todo: Sequence[Episode]) -> None:
@@ -189,8 +187,7 @@ class BarlogRuntime:
                 client.close()
             self._leave(session, threads, events)
         if failure is not None:
-            if self._unsaved:
-                self._save(session)
+            self._save(session)
             raise failure
 
     def _prepare(self, todo: Sequence[Episode], run_dir: Path) -> dict[tuple[str, str], _Prepared]:
@@ -285,7 +282,7 @@ class BarlogRuntime:
                 self._tell(session, kind, what)
 
     def _save(self, session: WorkerSession) -> None:
-        path = self._records.save(self._metrics.usage.to_dict())
+        path = self._records.save(session.step, self._metrics.usage)
         session.saved(path, score=self._metrics.progression(self._records), episodes=len(self._records.finished))
         self._saved_at = time.monotonic()
         self._unsaved = False

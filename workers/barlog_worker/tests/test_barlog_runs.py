@@ -232,14 +232,16 @@ class TestEnds:
             found = [json.loads(line) for line in out.splitlines()]
             assert [line["event"] for line in found if "event" in line][-1] == "run_cancelled"
             saved = json.loads((tmp_path / "checkpoints" / "evaluation.json").read_text())
-            assert len(saved["episodes"]) == 2
+            assert (len(saved["episodes"]), saved["step"], saved["usage"]["requests"]) == (2, 10, 10)
             assert not list(tmp_path.rglob("*.part"))
         with ScriptedEndpoint(listens) as other:
             resumed = play(
                 tmp_path, {**config, "base_url": other.base_url}, "--emit-summary",
                 MOSAIC_RESUME_FROM=str(tmp_path / "checkpoints" / "evaluation.json"),
             )  # fmt: skip
-            assert summary(resumed)["step"] == 24
+            # Two episodes were interrupted in their second step: those steps were taken, and were paid for.
+            assert named(resumed, "checkpoint_loaded")[0]["step"] == 10
+            assert (summary(resumed)["step"], summary(resumed)["requests"]) == (26, 26)
             assert len(other.requests) == 16
 
     def test_an_endpoint_that_fails_ends_the_run_and_what_is_finished_is_kept(self, tmp_path: Path) -> None:
