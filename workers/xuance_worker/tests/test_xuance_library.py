@@ -17,6 +17,7 @@ import pytest
 from xuance_worker.algorithms import ALGORITHMS
 
 import mosaic_cluster
+from mosaic_cluster.testing import ContractCase, WorkerContract, case_of
 from mosaic_cluster.worker import WorkerAnalyticsManifest
 
 pytestmark = [pytest.mark.workers, pytest.mark.timeout(900)]
@@ -46,6 +47,15 @@ def interpreter() -> str:
 
     (declared,) = read_environments(HERE.parent / "xuance_worker" / "environment.toml")
     return str(build(locate("xuance", declared)).python)
+
+
+class TestContract(WorkerContract):
+    """All checks of the contract, in the environment that the worker declares."""
+
+    @pytest.fixture(scope="class")
+    def contract_case(self) -> ContractCase:
+        """Its own case."""
+        return case_of("xuance", "xuance_worker", seconds=600.0)
 
 
 class Machine:

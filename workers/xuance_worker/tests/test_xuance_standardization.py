@@ -17,6 +17,7 @@ from xuance_worker import XuanCeConfig, get_worker_metadata, load_worker_config
 from xuance_worker.algorithms import ALGORITHMS, CONTINUOUS, DISCRETE, MPE, MULTI, SINGLE
 
 import mosaic_cluster
+from mosaic_cluster.testing import ContractCase, WorkerContract, case_of
 from mosaic_cluster.worker import (
     ConfigError,
     WorkerCapabilities,
@@ -24,6 +25,16 @@ from mosaic_cluster.worker import (
     WorkerMetadata,
     describe_config,
 )
+
+
+class TestContract(WorkerContract):
+    """What can be checked from outside without XuanCe."""
+
+    @pytest.fixture(scope="class")
+    def contract_case(self) -> ContractCase:
+        """Its own case."""
+        return case_of("xuance", "xuance_worker", library=False)
+
 
 CONTRACT = str(Path(mosaic_cluster.__file__).parent.parent)
 PACKAGE = Path(xuance_worker.__file__).parent
@@ -191,6 +202,9 @@ class TestCommandLine:
         if subprocess.run([sys.executable, "-c", "import xuance"], capture_output=True, check=False).returncode == 0:
             pytest.skip("XuanCe is installed here")
         done = start(tmp_path, {}, "--dry-run")
+        assert done.returncode == 0
+        assert "the config alone was checked" in done.stderr
+        done = start(tmp_path, {})
         assert done.returncode == 2
         assert "mosaic workers install xuance" in done.stderr
         assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == ["run_started", "run_failed"]

@@ -7,6 +7,7 @@ import os
 import random
 import secrets
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ class XuanCeRuntime:
 
     Args:
         config: what to train.
-        dry_run: build everything, train nothing, write nothing.
+        dry_run: build everything, train nothing, write nothing. Where XuanCe is not installed, the config alone is
+            checked, and a warning says so.
         stop_requested: asked at every step; once it says yes, the run saves and ends as cancelled.
         worker_id: name of this worker process, for the log.
         environ: where the ``MOSAIC_...`` variables and ``OMP_NUM_THREADS`` (default 1) are looked up.
@@ -60,6 +62,9 @@ class XuanCeRuntime:
         return self.session.run(self._train, dry_run=self._dry_run)
 
     def _train(self, session: WorkerSession) -> dict[str, Any]:
+        if session.dry_run and find_spec("xuance") is None:
+            LOGGER.warning("XuanCe is not here: the config alone was checked, not the environment and the settings")
+            return {"checked": "config", "algo": self.config.algo, "env_id": self.config.environment}
         prepare_library()
         from xuance_worker import checkpoints
         from xuance_worker.training import Stopped, Training, Watcher, play_randomly
