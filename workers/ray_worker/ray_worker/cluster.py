@@ -18,6 +18,7 @@ from typing import Any
 
 READY_SECONDS = 60.0
 OBJECT_STORE = 256 << 20
+START_TRIES = 3
 _FOLDER = "mosaic-ray-"
 
 
@@ -107,20 +108,11 @@ def _own(environ: Mapping[str, str], cpus: int) -> Iterator[Any]:
     _remove_left()
     # Short: Ray's sockets lie in it, and their paths may have 107 characters.
     folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp")
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"num_cpus": cpus, "_temp_dir": folder}
     if "CUDA_VISIBLE_DEVICES" in environ:
         options["num_gpus"] = len([each for each in environ["CUDA_VISIBLE_DEVICES"].split(",") if each.strip()])
     try:
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            object_store_memory=OBJECT_STORE,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=folder,
-            **options,
-            **_quiet(),
-        )
+        _start(options)
         bundles = [{"CPU": 1.0} for _ in range(cpus)]
         gpus = int(ray.cluster_resources().get("GPU", 0))
         for number in range(gpus):
@@ -133,6 +125,27 @@ def _own(environ: Mapping[str, str], cpus: int) -> Iterator[Any]:
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(options: dict[str, Any]) -> None:
+    """Start a Ray. It gives itself half a minute for that, which a busy machine may not keep: several tries."""
+    import ray
+
+    for attempt in range(START_TRIES):
+        try:
+            ray.init(
+                address="local",
+                object_store_memory=OBJECT_STORE,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                **options,
+                **_quiet(),
+            )
+            return
+        except Exception as error:
+            ray.shutdown()
+            if attempt + 1 == START_TRIES or "during startup" not in str(error):
+                raise
 
 
 def _quiet() -> dict[str, Any]:

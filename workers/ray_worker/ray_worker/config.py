@@ -140,7 +140,7 @@ class RayConfig:
         10, help="offline algorithms: episodes played after each evaluation_every", unit="episodes", min=1
     )
     evaluation_every: int = config_field(10_000, help="offline algorithms: how often to play", unit="steps", min=1)
-    checkpoint_every: int = config_field(50_000, help="how often to save; 0: only at the end", unit="steps", min=0)
+    checkpoint_every: int = config_field(20_000, help="how often to save; 0: only at the end", unit="steps", min=0)
     keep_checkpoints: int = config_field(3, help="newest ones that are kept, besides the best", min=1)
     export_policy: bool = config_field(
         True, help="leave the trained policy alone, without optimizers, in policy/ of the run"

@@ -21,7 +21,7 @@ from ray_worker.policy import SAVED, export_policy
 
 LOGGER = logging.getLogger(__name__)
 WAIT_SECONDS = 0.2
-PATIENCE = 15.0
+PATIENCE = 20.0
 """Seconds that an iteration may go on for once the run is to stop; then what was saved last has to do."""
 _FIXED = ("env_id", "algo", "policies", "hidden_layers", "activation", "opponents")
 """Settings that a checkpoint and the run that goes on from it share."""
