@@ -23,6 +23,7 @@ import json
 import socket
 import struct
 import sys
+from functools import lru_cache
 from typing import Any, Dict, List, Optional, Tuple
 
 from mosaic_cluster.worker.errors import PolicyError
@@ -43,6 +44,9 @@ DTYPES = frozenset(_CODES) | {"complex64", "complex128"}
 _PLAIN = (str, int, float, bool)
 _ZEROS = bytes(ALIGN)
 _BIG = sys.byteorder == "big"
+_AS_SENT = "<|" if _BIG else "<|="
+_NAMES: Dict[Any, str] = {}
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def pack(header: Dict[str, Any]) -> List[Any]:
@@ -52,7 +56,7 @@ def pack(header: Dict[str, Any]) -> List[Any]:
         TypeError: there is something in it that cannot be sent.
     """
     arrays: List[Any] = []
-    text = json.dumps({name: _encoded(value, arrays) for name, value in header.items()}).encode()
+    text = _encode({name: _encoded(value, arrays) for name, value in header.items()}).encode()
     body: List[Any] = []
     size = 0
     for data in arrays:
@@ -60,8 +64,10 @@ def pack(header: Dict[str, Any]) -> List[Any]:
         if gap:
             body.append(_ZEROS[:gap])
         body.append(data)
-        size += gap + data.nbytes
-    return [_PREFIX.pack(_MAGIC, len(text), size) + text, *body]
+        size += gap + len(data)
+    first = _PREFIX.pack(_MAGIC, len(text), size) + text
+    # Small ones in one piece: that is one system call.
+    return [b"".join([first, *body])] if size < CHUNK else [first, *body]
 
 
 class Channel:
@@ -70,6 +76,9 @@ class Channel:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._rest = b""
+        self._buffer = bytearray(CHUNK)
+        self._taker = _Taker()
+        self._decode = json.JSONDecoder(object_hook=self._taker.hook).decode
 
     def send(self, header: Dict[str, Any]) -> None:
         """Send one message.
@@ -97,7 +106,7 @@ class Channel:
             PolicyError: what comes is not of this protocol.
             OSError: the connection broke.
         """
-        data = self._rest or self._socket.recv(CHUNK)
+        data = self._rest or self._some()
         while 0 < len(data) < _PREFIX.size:
             data = self._more(data)
         if not data:
@@ -118,10 +127,27 @@ class Channel:
             if not count:
                 raise ConnectionError("the connection was closed in the middle of a message")
             there += count
-        return _unpacked(bytes(data[_PREFIX.size : start]), body)
+        return self._unpacked(data[_PREFIX.size : start], body)
+
+    def _unpacked(self, text: bytes, body: bytearray) -> Dict[str, Any]:
+        self._taker.begin(body)
+        try:
+            header = self._decode(text.decode("utf-8"))
+            if not isinstance(header, dict):
+                raise ValueError(f"the header is {header!r}")
+        except (ValueError, TypeError, KeyError, IndexError, RecursionError, struct.error) as error:
+            raise PolicyError(f"a message that cannot be read: {error}") from error
+        finally:
+            self._taker.begin(bytearray())
+        return header
+
+    def _some(self) -> bytes:
+        """What has come; empty at the end. Into a buffer that is kept: making one each time would cost more."""
+        count = self._socket.recv_into(self._buffer)
+        return bytes(memoryview(self._buffer)[:count])
 
     def _more(self, data: bytes) -> bytes:
-        more = self._socket.recv(CHUNK)
+        more = self._some()
         if not more:
             raise ConnectionError("the connection was closed in the middle of a message")
         return data + more
@@ -145,7 +171,7 @@ def _encoded(value: Any, arrays: List[Any]) -> Any:
             raise TypeError(f"a dict with the key {wrong[0]!r} cannot be sent: keys must be text")
         return {"$m": [[str(key), _encoded(each, arrays)] for key, each in value.items()]}
     if isinstance(value, (bytes, bytearray)):
-        arrays.append(memoryview(value))
+        arrays.append(memoryview(value) if len(value) >= CHUNK else bytes(value))
         return {"$b": len(value)}
     if hasattr(value, "__array__") or hasattr(value, "dtype"):
         return _encoded_array(value, arrays)
@@ -160,10 +186,15 @@ def _encoded_array(value: Any, arrays: List[Any]) -> Dict[str, Any]:
 
     number = isinstance(value, np.generic)
     array = np.asarray(value)
-    name = array.dtype.name
+    name = _NAMES.get(array.dtype)
+    if name is None:
+        name = _NAMES[array.dtype] = array.dtype.name
     if name not in DTYPES:
         raise TypeError(f"an array of dtype {name} cannot be sent; these can: {', '.join(sorted(DTYPES))}")
     shape = list(array.shape)
+    if array.nbytes < CHUNK and array.dtype.byteorder in _AS_SENT:
+        arrays.append(array.tobytes())
+        return {"$n": name} if number else {"$a": [name, shape]}
     if array.dtype.byteorder == ">" or (_BIG and array.dtype.byteorder == "="):
         array = array.astype(array.dtype.newbyteorder("<"))
     if not array.flags.c_contiguous:
@@ -173,21 +204,15 @@ def _encoded_array(value: Any, arrays: List[Any]) -> Dict[str, Any]:
     return {"$n": name} if number else {"$a": [name, shape]}
 
 
-def _unpacked(text: bytes, body: bytearray) -> Dict[str, Any]:
-    take = _Taker(body)
-    try:
-        header = json.loads(text, object_hook=take.hook)
-        if not isinstance(header, dict):
-            raise ValueError(f"the header is {header!r}")
-    except (ValueError, TypeError, KeyError, IndexError, struct.error) as error:
-        raise PolicyError(f"a message that cannot be read: {error}") from error
-    return header
-
-
 class _Taker:
     """Puts what the body holds in place of what stands for it. Called for inner objects first, in their order."""
 
-    def __init__(self, body: bytearray) -> None:
+    def __init__(self) -> None:
+        self._body = bytearray()
+        self._at = 0
+
+    def begin(self, body: bytearray) -> None:
+        """Take from this body from now on."""
         self._body = body
         self._at = 0
 
@@ -248,6 +273,7 @@ def _listed(values: Tuple[Any, ...], shape: List[int]) -> Any:
     return [_listed(values[at * size : (at + 1) * size], shape[1:]) for at in range(shape[0])]
 
 
+@lru_cache(maxsize=1)
 def _numpy() -> Any:
     try:
         import numpy

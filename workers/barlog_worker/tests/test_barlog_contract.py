@@ -1,0 +1,25 @@
+"""The barlog worker keeps the contract."""
+
+from __future__ import annotations
+
+import pytest
+
+from mosaic_cluster.testing import ContractCase, WorkerContract, case_of
+
+
+class TestContractWithoutTheLibrary(WorkerContract):
+    """What must hold where its worlds is not installed; the rest is reported as not run."""
+
+    @pytest.fixture
+    def contract_case(self) -> ContractCase:
+        return case_of("barlog", "barlog_worker", library=False)
+
+
+@pytest.mark.workers
+@pytest.mark.timeout(1200)
+class TestContract(WorkerContract):
+    """With the real library."""
+
+    @pytest.fixture
+    def contract_case(self) -> ContractCase:
+        return case_of("barlog", "barlog_worker")
