@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from mosaic_cluster.testing import ContractCase, WorkerContract, case_of
 
 

@@ -13,13 +13,3 @@ class TestContractWithoutTheLibrary(WorkerContract):
     @pytest.fixture
     def contract_case(self) -> ContractCase:
         return case_of("mctx", "mctx_worker", library=False)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-class TestContract(WorkerContract):
-    """With the real library."""
-
-    @pytest.fixture
-    def contract_case(self) -> ContractCase:
-        return case_of("mctx", "mctx_worker")
