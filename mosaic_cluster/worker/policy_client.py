@@ -220,7 +220,6 @@ class _Server:
                 stdout=self.log,
                 stderr=self.log,
                 env=None if environ is None else dict(environ),
-                start_new_session=True,  # Ctrl-C is for the process that asks; that one then closes this
             )
         except BaseException:
             self.log.close()

@@ -177,6 +177,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     service = PolicyService(lambda: load_from_entry(args.entry, args.checkpoint, **options))
     clean = _Cleaner(args.socket, args.remove_folder)
     _watch_parent(os.getppid(), clean)
+    if args.remove_folder:  # one process's own: Ctrl-C is for that one, which then closes this
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: _leave(clean, 143))
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
@@ -242,7 +244,7 @@ def _arguments(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     add("--device", default="cpu", help="default: %(default)s")
     add("--options", default="{}", metavar="JSON", help="more keywords for the loader")
     add("--linger", type=float, default=LINGER_SECONDS, metavar="SECONDS", help="to wait for a next client")
-    add("--remove-folder", action="store_true", help="remove the socket's folder at the end")
+    add("--remove-folder", action="store_true", help="the socket's folder is this server's alone: remove it at the end")
     return parser.parse_args(argv)
 
 

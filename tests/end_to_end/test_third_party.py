@@ -98,7 +98,7 @@ def test_the_guides_template_is_checked_honestly_run_and_swept(place: Place) -> 
     }  # fmt: skip
     spec = {
         "kind": "sweep", "name": "guide", "worker": "myworker", "space": {"learning_rate": {"choice": [0.1, 0.01]}},
-        "samples": 2, "seeds": [1], "metric": {"name": "episode_reward", "mode": "max", "at": [1000]},
+        "seeds": [1], "metric": {"name": "episode_reward", "mode": "max", "at": [1000]},
         "search": {"kind": "grid"}, "scheduler": "none", "telemetry": {"bridges": {}},
     }  # fmt: skip
     status = swept(place, spec)
