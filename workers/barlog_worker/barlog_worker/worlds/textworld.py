@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
+import shutil
 import threading
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -86,7 +89,9 @@ class TextWorld:
         part = self._folder / f"part-{task}-{self._level}-{seed}.z8"
         options.path, options.force_recompile = str(part), True
         _, make, _ = CHALLENGES[f"tw-{task}"]
-        compile_game(make(self._settings(task, seed), options), options)
+        game = make(self._settings(task, seed), options)
+        with _home(self._folder / "home"):
+            compile_game(game, options)
         for suffix in (".json", ".z8"):  # the game itself last: it is there only when all of it is
             os.replace(part.with_suffix(suffix), path.with_suffix(suffix))
         part.with_suffix(".ni").unlink(missing_ok=True)
@@ -97,6 +102,22 @@ class TextWorld:
             return {"level": self._level}
         found = {"open": False, "cook": False, "cut": False, "drop": False, "split": None, "recipe_seed": seed}
         return {**found, **_COOKING[min(self._level, max(_COOKING))]}
+
+
+@contextlib.contextmanager
+def _home(folder: Path) -> Iterator[None]:
+    """Inform, the compiler, puts 32 files into the home folder, wherever that is."""
+    before = os.environ.get("HOME")
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["HOME"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HOME"]
+        else:
+            os.environ["HOME"] = before
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class TextWorldGame:
