@@ -34,7 +34,7 @@ def load_policy(
             actions are then dicts by agent.
         device: ``cpu`` or ``cuda``.
         deterministic: take the best action; ``False`` draws one, from policies that are distributions (those of PPO,
-            A2C and their like; the others always take the best).
+            A2C and their like). SAC, ISAC and MASAC always draw, as XuanCe has them; all others always take the best.
         seed: of what is drawn.
 
     Raises:
@@ -188,6 +188,8 @@ class _Policy:
         self._built = built
         self._deterministic = deterministic
         self._drawing = _Drawing(seed)
+        if getattr(built, "noise_scale", None) is not None:
+            built.noise_scale = 0.0  # of exploration; NoisyDQN adds it to its weights whenever it acts
         self._takes = set(inspect.signature(built.get_actions).parameters)
         self._memory: Any = None
         self._rows = 0
@@ -242,7 +244,9 @@ class SinglePolicy(_Policy):
             found = built.get_actions(rows, 0.0, self._memory)
             self._memory = found["rnn_hidden_next"]
             return found["actions"]
-        return built.get_actions(rows, **self._options())["actions"]
+        found = built.get_actions(rows, **self._options())
+        actions = found["actions"] if isinstance(found, dict) else found  # NoisyDQN gives them bare
+        return actions.cpu().numpy() if hasattr(actions, "cpu") else actions
 
     def _player(self, rows: int) -> Any:
         from copy import deepcopy
