@@ -154,8 +154,9 @@ def test_a_build_that_fails_is_the_runs_end(lab: Lab, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not have("3.8"), reason="needs a Python 3.8")
-def test_runs_of_one_node_wait_for_one_build(tmp_path: Path) -> None:
-    """On a real Ray; two worker actors need the same environment at once."""
+@pytest.mark.parametrize("backend", ["inline", "ray"])
+def test_runs_of_one_node_wait_for_one_build(tmp_path: Path, backend: str) -> None:
+    """Two runs need the same environment at once: in threads, and in worker actors of a real Ray."""
     packages = housed(
         tmp_path,
         f"""
@@ -165,7 +166,7 @@ def test_runs_of_one_node_wait_for_one_build(tmp_path: Path) -> None:
         run = ["python", "-c", "import time; open('{tmp_path}/marks', 'a').write('x'); time.sleep(4)"]
         """,
     )
-    made = Lab(tmp_path, environment(packages, MOSAIC_CACHE=str(tmp_path / "cache")), None)
+    made = Lab(tmp_path, environment(packages, MOSAIC_CACHE=str(tmp_path / "cache")), None, backend)
     document = {
         "kind": "sweep",
         "name": "housed",
@@ -173,7 +174,7 @@ def test_runs_of_one_node_wait_for_one_build(tmp_path: Path) -> None:
         "config": {},
         "space": {"house": {"choice": ["a", "b"]}},
         "search": "grid",
-        "metric": {"name": "step", "mode": "max"},
+        "metric": {"name": "value", "mode": "max"},
         "seeds": [1],
         "resources": {"cpus": 0.5},
     }
