@@ -154,7 +154,6 @@ ALGORITHMS = {
 """A new algorithm is one file and one entry here."""
 
 
-
 @dataclass(frozen=True)
 class Script:
     """A script of CleanRL's release, which runs as it is.

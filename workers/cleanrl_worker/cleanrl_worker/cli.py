@@ -17,9 +17,7 @@ from mosaic_cluster.worker import run_program
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one config; returns the exit code."""
-    return run_program(
-        "mosaic-cleanrl", "Trains a policy, in the style of CleanRL.", CleanRLConfig, make_runtime, argv
-    )
+    return run_program("mosaic-cleanrl", "Trains a policy, in the style of CleanRL.", CleanRLConfig, make_runtime, argv)
 
 
 def make_runtime(config: CleanRLConfig, **options: Any) -> Any:

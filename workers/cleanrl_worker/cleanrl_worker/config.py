@@ -177,9 +177,7 @@ class _Settings:
         unit="environment steps",
         min=0,
     )
-    keep_checkpoints: int = _own(
-        "keep_checkpoints", help="newest checkpoints that stay, beside the best one", min=1
-    )
+    keep_checkpoints: int = _own("keep_checkpoints", help="newest checkpoints that stay, beside the best one", min=1)
     device: str = config_field(
         "auto",
         help="where the networks live; auto takes a GPU if the process sees one",

@@ -120,9 +120,7 @@ def _spaces(env: Any, algo: str, script: Script) -> dict[str, Any]:
             f"spaces; for others there are {', '.join(fitting)}",
         )
     if type(observations).__name__ != "Box":
-        raise Refused(
-            "env_id", f"{env.spec.id!r} has the observation space {observations}, and {algo} takes only Box"
-        )
+        raise Refused("env_id", f"{env.spec.id!r} has the observation space {observations}, and {algo} takes only Box")
     return {"observation_shape": list(observations.shape), "action_space": str(actions)}
 
 

@@ -16,7 +16,7 @@ from mosaic_cluster.telemetry import TelemetryReader
 
 pytestmark = [pytest.mark.workers, pytest.mark.timeout(1800)]
 
-DEFAULTS = '''
+DEFAULTS = """
 import argparse, importlib, json, sys
 seen = {}
 def remember(self, *args, **more):
@@ -29,7 +29,7 @@ for module in sys.argv[1:]:
     except KeyboardInterrupt:
         pass
 print(json.dumps(seen))
-'''
+"""
 
 
 class Ran:

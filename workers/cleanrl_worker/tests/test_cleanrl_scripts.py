@@ -23,7 +23,7 @@ from mosaic_cluster.worker import ConfigError
 
 CONTRACT = str(Path(mosaic_cluster.__file__).parent.parent)
 
-SCRIPT = '''
+SCRIPT = """
 import argparse, os, sys, time
 import gymnasium as gym
 from torch.utils.tensorboard import SummaryWriter
@@ -56,7 +56,7 @@ if __name__ == "__main__":
         writer.add_scalar("losses/td_loss", 0.5, step)
         time.sleep(args.pause)
     writer.close()
-'''
+"""
 
 
 def problems(**settings: Any) -> dict[str, str]:

@@ -142,9 +142,11 @@ def _start(options: dict[str, Any]) -> None:
                 **_quiet(),
             )
             return
-        except Exception as error:
+        except ValueError:
+            raise  # of what it was told
+        except Exception:
             ray.shutdown()
-            if attempt + 1 == START_TRIES or "during startup" not in str(error):
+            if attempt + 1 == START_TRIES:
                 raise
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ray_worker.config import MAIN, RayConfig, Share, opponents_of
 
+pytestmark = pytest.mark.timeout(600)  # Ray takes its time to start where much else runs
 QUICK = {"train_batch_size": 128, "num_epochs": 1, "minibatch_size": 64}
 Made = Any
 

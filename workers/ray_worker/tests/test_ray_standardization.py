@@ -26,6 +26,7 @@ import mosaic_cluster
 from mosaic_cluster.catalog import joins_cluster
 from mosaic_cluster.worker import ConfigError, WorkerAnalyticsManifest, WorkerCapabilities, WorkerConfig, WorkerMetadata
 
+pytestmark = pytest.mark.timeout(600)  # Ray takes its time to start where much else runs
 CONTRACT = str(Path(mosaic_cluster.__file__).parent.parent)
 SMALL = {
     "env_id": "CartPole-v1",
@@ -51,7 +52,7 @@ def start(folder: Path, config: Mapping[str, Any], *args: str, seed: int = 3, **
 
 def train(folder: Path, config: Mapping[str, Any] = SMALL, *args: str, seed: int = 3, **environ: str) -> int:
     """Run to the end; returns the exit code."""
-    return start(folder, config, *args, seed=seed, **environ).wait(170)
+    return start(folder, config, *args, seed=seed, **environ).wait(400)
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
