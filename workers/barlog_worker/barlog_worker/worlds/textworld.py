@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -16,6 +17,7 @@ from typing import Any
 import textworld
 from textworld.challenges import CHALLENGES
 from textworld.generator import compile_game
+from textworld.generator.inform7 import world2inform7
 
 from barlog_worker.config import BarlogConfig
 from barlog_worker.worlds.base import Action, Demonstration, Observation, Step
@@ -104,19 +106,29 @@ class TextWorld:
         return {**found, **_COOKING[min(self._level, max(_COOKING))]}
 
 
+class _AtHome:
+    """``subprocess``, for processes whose home is a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(subprocess, name)
+
+    def check_output(self, *args: Any, **options: Any) -> Any:
+        return subprocess.check_output(*args, env={**os.environ, "HOME": str(self._folder)}, **options)
+
+
 @contextlib.contextmanager
 def _home(folder: Path) -> Iterator[None]:
-    """Inform, the compiler, puts 32 files into the home folder, wherever that is."""
-    before = os.environ.get("HOME")
+    """Inform, the compiler, puts 32 files into the home folder; ``os.environ`` alone does not reach it everywhere."""
+    before = world2inform7.subprocess
     folder.mkdir(parents=True, exist_ok=True)
-    os.environ["HOME"] = str(folder)
+    world2inform7.subprocess = _AtHome(folder)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["HOME"]
-        else:
-            os.environ["HOME"] = before
+        world2inform7.subprocess = before
         shutil.rmtree(folder, ignore_errors=True)
 
 
