@@ -49,7 +49,8 @@ def get_worker_metadata() -> Tuple[WorkerMetadata, WorkerCapabilities]:
         supports_self_play=False,
         supports_population=False,
         supports_checkpointing=True,
-        supports_pause_resume=True,
+        # BenchMARL may be frozen for as long as one likes; whether Ray 1.8 outlives a long freeze was not tried.
+        supports_pause_resume=False,
         requires_gpu=False,
         gpu_memory_mb=None,
         cpu_cores=1,
