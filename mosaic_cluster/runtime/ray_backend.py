@@ -32,6 +32,7 @@ from mosaic_cluster.runtime.backend import AttemptOrder, AttemptResult, Handle, 
 from mosaic_cluster.runtime.hubs import NAMESPACE, HubKeeper
 from mosaic_cluster.runtime.joining import RunGroup, in_first_bundle, make_group
 from mosaic_cluster.runtime.searching.protocols import NoScheduler, Scheduler, SchedulerSetup, Searcher, SearchSetup
+from mosaic_cluster.runtime.starting import start_ray
 from mosaic_cluster.runtime.workfolder import begun_in_storage
 from mosaic_cluster.worker.errors import BackendError
 
@@ -410,7 +411,7 @@ def _connect(address: str | None) -> str:
         _must_answer(address)
         options["address"] = address
     try:
-        ray.init(**options)
+        start_ray(options)
     except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise _unreachable(address, first) from error
