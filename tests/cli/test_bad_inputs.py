@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from cleanrl_worker import CleanRLConfig
 
+from mosaic_cluster.catalog import Catalog
 from mosaic_cluster.cli import main
 
 GOOD = "kind: run\nname: x\nworker: cleanrl\nconfig: {env_id: CartPole-v1, total_steps: 1024}\n"
@@ -18,6 +20,9 @@ NAME = (
 )
 WORKER = "worker: missing; give the worker's registered name, as `mosaic workers` lists it; for example worker: cleanrl"
 
+INSTALLED = ", ".join(Catalog().names())
+ALGORITHMS = ", ".join(map(repr, CleanRLConfig.__dataclass_fields__["algo"].metadata["choices"]))
+
 # The whole file, and everything that is said about it.
 FILES: dict[str, tuple[str, list[str]]] = {
     "empty": ("", ["is empty; begin with kind: run"]),
@@ -25,7 +30,7 @@ FILES: dict[str, tuple[str, list[str]]] = {
     "nothing but a kind": ("kind: run\n", [NAME, WORKER]),
     "unknown worker": (
         GOOD.replace("cleanrl", "clenrl"),
-        ["worker: there is no worker 'clenrl'; did you mean 'cleanrl'? installed: cleanrl"],
+        [f"worker: there is no worker 'clenrl'; did you mean 'cleanrl'? installed: {INSTALLED}"],
     ),
 }
 
@@ -55,7 +60,7 @@ ADDED: list[tuple[str, list[str]]] = [
 SETTINGS: list[tuple[str, list[str]]] = [
     ("{learning_rat: 0.1}", ["config.learning_rat: there is no such setting; did you mean 'learning_rate'?"]),
     ("{total_steps: -1}", ["config.total_steps: must be at least 1 environment steps, but is -1"]),
-    ("{algo: dqm}", ["config.algo: must be one of 'ppo', 'ppo_continuous', 'dqn', 'sac', 'td3', not 'dqm'"]),
+    ("{algo: dqm}", [f"config.algo: must be one of {ALGORITHMS}, not 'dqm'"]),
     ("{gamma: 1.5}", ["config.gamma: must be at least 0 and at most 1, but is 1.5"]),
     ("{learning_rate: 0}", ["config.learning_rate: must be greater than 0 and at most 1, but is 0.0"]),
     ("{num_envs: many}", ["config.num_envs: must be a whole number, not 'many'"]),
@@ -80,7 +85,7 @@ ARGUMENTS: list[tuple[str, list[str]]] = [
     ("run SPEC --storage FILE", ["error: SPEC", "  storage: storage 'FILE' is a file; give a folder"]),
     (
         "workers show nobody",
-        ["error: there is no worker 'nobody'; installed: cleanrl"],
+        [f"error: there is no worker 'nobody'; installed: {INSTALLED}"],
     ),
     ("schema swep", ["error: 1 problem", "  kind: 'swep' is no kind of spec; give one of: run, sweep"]),
 ]

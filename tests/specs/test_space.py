@@ -8,7 +8,7 @@ import statistics
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mosaic_cluster.specs.expressions import Expression, ExpressionError
@@ -208,6 +208,7 @@ def test_expressions_are_python_s(a: int, b: int) -> None:
     assert Expression.read("a if a > b.c else b.c").evaluate(values) == max(a, b)
 
 
+@settings(deadline=None)  # a busy machine is not the point
 @given(st.data())
 def test_what_is_drawn_is_possible(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["uniform", "loguniform", "int", "logint"]))

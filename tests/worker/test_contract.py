@@ -23,6 +23,8 @@ NAMES = {
     "LifecycleEventType",
     "MosaicError",
     "Policy",
+    "PolicyClient",
+    "PolicyError",
     "Problem",
     "StopRequest",
     "TelemetryEmitter",
@@ -45,6 +47,7 @@ NAMES = {
     "load_worker_config_from_file",
     "refuse_game",
     "run_program",
+    "serve_policy",
 }
 
 

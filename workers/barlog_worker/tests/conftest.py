@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from barlog_worker.scripted import RandomPlayer, ScriptedEndpoint
 
-sys.path.insert(0, str(Path(__file__).parent))  # barlog_corridors, for tests and for the programs they start
+# barlog_corridors, for tests and for the programs they start; behind others: this is not the only `conftest`.
+sys.path.append(str(Path(__file__).parent))
 
 from barlog_corridors import listens
 

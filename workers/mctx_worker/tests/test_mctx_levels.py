@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mctx_worker.config import PLAYERS
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parent))
 from mctx_support import SMALL, environment, events, named, play_many, quick, train, variables
 
 from mosaic_cluster.catalog.environments import Ready

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parent))
 from mctx_support import SMALL, command, environment, events, named, quick, record, train, variables
 
 from mosaic_cluster.catalog.environments import Ready
