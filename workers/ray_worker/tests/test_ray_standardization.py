@@ -277,7 +277,7 @@ def joined(tmp_path: Path) -> Iterator[Lab]:
         yield Lab(tmp_path, cluster.env, cluster.address)
 
 
-@pytest.mark.slow
+@pytest.mark.workers
 def test_env_runners_and_learners_are_in_the_group_of_the_run(joined: Lab) -> None:
     config = {**SMALL, "num_env_runners": None, "num_learners": 1, "total_steps": 1000}
     done = joined.run(config, worker="ray", resources={"cpus": 4})
