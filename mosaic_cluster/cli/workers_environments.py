@@ -22,96 +22,99 @@ PLAIN_SECONDS = 10.0
 
 def register(group: typer.Typer) -> None:
     """Add the verbs to ``mosaic workers``."""
+    group.command("install")(_install)
+    group.command("doctor")(_doctor)
+    group.command("environments")(_environments)
 
-    @group.command("install")
-    def install(
-        names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", show_default=False)] = None,
-        every: Annotated[bool, typer.Option("--all", help="Of all installed workers.")] = False,
-        environment: EnvironmentOption = None,
-        rebuild: Annotated[bool, typer.Option("--rebuild", help="Build anew what is there.")] = False,
-        debian_python: Annotated[
-            bool,
-            typer.Option(
-                "--debian-python",
-                help="Where the Python it needs is not found: unpack one from Debian's packages. Needs no root.",
-            ),
-        ] = False,
-        as_json: JsonOption = False,
-    ) -> None:
-        """Build the environments that workers run in; what is there stays, what was interrupted goes on."""
-        from mosaic_cluster.app import environments
-        from mosaic_cluster.worker.errors import InvalidInput, Problem
 
-        if bool(names) == every:
-            raise InvalidInput([Problem("NAME", "name the workers whose environments are to be built, or give --all")])
-        results = environments.broken() if every else []
-        for one in results:
-            note(f"{one.label} is broken: {one.words}")
-        for entry, each in environments.chosen_environments(names or (), environment):
-            with _Display() as display:
-                done = environments.install(entry, each, rebuild=rebuild, debian_python=debian_python, report=display)
-            results.append(done)
-            if not as_json or done.state == "failed":
-                note(_sentence(done.label, done.state, done.words))
-        for name in names or ():
-            if not any(result.worker == name for result in results):
-                note(f"{name}: nothing to build; `mosaic workers show {name}` tells what it runs in")
-        if as_json:
-            print_json([result.to_dict() for result in results])
-        if any(result.state == "failed" for result in results):
-            raise typer.Exit(1)
+def _install(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", show_default=False)] = None,
+    every: Annotated[bool, typer.Option("--all", help="Of all installed workers.")] = False,
+    environment: EnvironmentOption = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build anew what is there.")] = False,
+    debian_python: Annotated[
+        bool,
+        typer.Option(
+            "--debian-python",
+            help="Where the Python it needs is not found: unpack one from Debian's packages. Needs no root.",
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Build the environments that workers run in; what is there stays, what was interrupted goes on."""
+    from mosaic_cluster.app import environments
+    from mosaic_cluster.worker.errors import InvalidInput, Problem
 
-    @group.command("doctor")
-    def doctor(
-        name: Annotated[str, typer.Argument(metavar="NAME", show_default=False)],
-        environment: EnvironmentOption = None,
-        as_json: JsonOption = False,
-    ) -> None:
-        """Prove that a worker can run here: its interpreter, its environment, what is seen from inside."""
-        from mosaic_cluster.app.environments import examinations
+    if bool(names) == every:
+        raise InvalidInput([Problem("NAME", "name the workers whose environments are to be built, or give --all")])
+    results = environments.broken() if every else []
+    for one in results:
+        note(f"{one.label} is broken: {one.words}")
+    for entry, each in environments.chosen_environments(names or (), environment):
+        with _Display() as display:
+            done = environments.install(entry, each, rebuild=rebuild, debian_python=debian_python, report=display)
+        results.append(done)
+        if not as_json or done.state == "failed":
+            note(_sentence(done.label, done.state, done.words))
+    for name in names or ():
+        if not any(result.worker == name for result in results):
+            note(f"{name}: nothing to build; `mosaic workers show {name}` tells what it runs in")
+    if as_json:
+        print_json([result.to_dict() for result in results])
+    if any(result.state == "failed" for result in results):
+        raise typer.Exit(1)
 
-        documents: list[dict[str, Any]] = []
-        for title, checks in examinations(name, environment):
-            if not as_json:
-                typer.echo(title)
-            found = []
-            for check in checks:
-                found.append(check)
-                if not as_json:
-                    _show(check)
-            documents.append({"environment": title, "checks": [check.to_dict() for check in found]})
-        if as_json:
-            print_json(documents)
-        wrong = sum(not check["fine"] for document in documents for check in document["checks"])
-        if wrong:
-            note(f"{wrong} {'thing is' if wrong == 1 else 'things are'} wrong")
-            raise typer.Exit(1)
+
+def _doctor(
+    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False)],
+    environment: EnvironmentOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove that a worker can run here: its interpreter, its environment, what is seen from inside."""
+    from mosaic_cluster.app.environments import examinations
+
+    documents: list[dict[str, Any]] = []
+    for title, checks in examinations(name, environment):
         if not as_json:
-            typer.echo("all is well")
+            typer.echo(title)
+        found = []
+        for check in checks:
+            found.append(check)
+            if not as_json:
+                _show(check)
+        documents.append({"environment": title, "checks": [check.to_dict() for check in found]})
+    if as_json:
+        print_json(documents)
+    wrong = sum(not check["fine"] for document in documents for check in document["checks"])
+    if wrong:
+        note(f"{wrong} {'thing is' if wrong == 1 else 'things are'} wrong")
+        raise typer.Exit(1)
+    if not as_json:
+        typer.echo("all is well")
 
-    @group.command("environments")
-    def environments_(
-        prune: Annotated[
-            bool, typer.Option("--prune", help="Remove all but those that installed workers use now.")
-        ] = False,
-        as_json: JsonOption = False,
-    ) -> None:
-        """List the environments in this machine's cache, with their sizes."""
-        from mosaic_cluster.app import environments
 
-        found = environments.list_environments()
-        gone = environments.prune(found) if prune else []
-        left = [entry for entry in found if entry not in gone]
-        if as_json:
-            print_json(
-                {"environments": [entry.to_dict() for entry in left], "removed": [entry.to_dict() for entry in gone]}
-            )
-            return
-        _table(left)
-        if gone:
-            from mosaic_cluster.units import format_bytes
+def _environments(
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove all but those that installed workers use now.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the environments in this machine's cache, with their sizes."""
+    from mosaic_cluster.app import environments
 
-            note(f"removed {len(gone)}: {format_bytes(sum(entry.size for entry in gone))}")
+    found = environments.list_environments()
+    gone = environments.prune(found) if prune else []
+    left = [entry for entry in found if entry not in gone]
+    if as_json:
+        print_json(
+            {"environments": [entry.to_dict() for entry in left], "removed": [entry.to_dict() for entry in gone]}
+        )
+        return
+    _table(left)
+    if gone:
+        from mosaic_cluster.units import format_bytes
+
+        note(f"removed {len(gone)}: {format_bytes(sum(entry.size for entry in gone))}")
 
 
 def _sentence(label: str, state: str, words: str) -> str:

@@ -64,5 +64,5 @@ def environment_lines(plans: Sequence[RunPlan]) -> list[str]:
 def on_restart(worker: WorkerEntry) -> str:
     """What a restart does, in words."""
     if worker.capabilities is not None and worker.capabilities.supports_checkpointing:
-        return "a restart continues from the run's last checkpoint"
+        return "a restart continues from the run's last checkpoint, or begins again where it has none"
     return "this worker keeps no checkpoints: a restart begins the run again"

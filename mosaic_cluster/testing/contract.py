@@ -26,7 +26,7 @@ class WorkerContract:
     @pytest.fixture
     def contract_case(self) -> ContractCase:
         """What the worker is checked with; to be overridden."""
-        raise NotImplementedError("override contract_case: it returns a ContractCase(worker=..., config={...})")
+        pytest.fail("override contract_case: it returns a ContractCase(worker=..., config={...})", pytrace=False)
 
     @pytest.fixture
     def laboratory(self, contract_case: ContractCase, tmp_path_factory: pytest.TempPathFactory) -> Laboratory:

@@ -5,7 +5,9 @@ The names are loaded when they are first asked for, so that asking for one costs
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, List
+from typing import TYPE_CHECKING
+
+from mosaic_cluster.worker.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mosaic_cluster.worker.analytics import (
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         discover_workers,
     )
     from mosaic_cluster.worker.errors import ConfigError, MosaicError, PolicyError, Problem
+    from mosaic_cluster.worker.lazy import installed_version
     from mosaic_cluster.worker.policy import POLICY_ENTRY_POINT_GROUP, Policy, refuse_game
     from mosaic_cluster.worker.policy_client import PolicyClient, serve_policy
     from mosaic_cluster.worker.program import StopRequest, run_program
@@ -70,6 +73,8 @@ _HOMES = {
     "describe_config": "config_fields",
     "discover_workers": "discovery",
     "extract_worker_config": "config",
+    "installed_version": "lazy",
+    "lazy_names": "lazy",
     "load_worker_config_from_file": "config",
     "refuse_game": "policy",
     "run_program": "program",
@@ -77,20 +82,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> List[str]:
-    return sorted({*globals(), *__all__})
-
+__getattr__, __dir__ = lazy_names(__name__, {name: f"{__name__}.{home}" for name, home in _HOMES.items()})
 
 __all__ = [
     "POLICY_ENTRY_POINT_GROUP",
@@ -124,6 +116,8 @@ __all__ = [
     "describe_config",
     "discover_workers",
     "extract_worker_config",
+    "installed_version",
+    "lazy_names",
     "load_worker_config_from_file",
     "refuse_game",
     "run_program",

@@ -44,6 +44,8 @@ NAMES = {
     "describe_config",
     "discover_workers",
     "extract_worker_config",
+    "installed_version",
+    "lazy_names",
     "load_worker_config_from_file",
     "refuse_game",
     "run_program",

@@ -6,8 +6,9 @@ that discovery and config checks are quick.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mosaic_cluster.worker import lazy_names
 
 if TYPE_CHECKING:
     from cleanrl_worker.config import CleanRLConfig, load_worker_config
@@ -25,14 +26,8 @@ _HOMES = {
 
 def get_worker_metadata() -> tuple[WorkerMetadata, WorkerCapabilities]:
     """What this worker is and what it needs: the entry point of the group ``mosaic.workers``."""
-    from importlib.metadata import PackageNotFoundError, version
+    from mosaic_cluster.worker import WorkerCapabilities, WorkerMetadata, installed_version
 
-    from mosaic_cluster.worker import WorkerCapabilities, WorkerMetadata
-
-    try:
-        torch_version: str | None = version("torch")
-    except PackageNotFoundError:
-        torch_version = None
     metadata = WorkerMetadata(
         name="CleanRL worker",
         version=__version__,
@@ -42,7 +37,7 @@ def get_worker_metadata() -> tuple[WorkerMetadata, WorkerCapabilities]:
         homepage="https://github.com/vwxyzjn/cleanrl",
         # The algorithms are written here, in CleanRL's style; what runs underneath is torch.
         upstream_library="torch",
-        upstream_version=torch_version,
+        upstream_version=installed_version("torch"),
         license="MIT",
     )
     capabilities = WorkerCapabilities(
@@ -64,17 +59,6 @@ def get_worker_metadata() -> tuple[WorkerMetadata, WorkerCapabilities]:
     return metadata, capabilities
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 __all__ = ["CleanRLConfig", "CleanRLRuntime", "__version__", "get_worker_metadata", "load_worker_config"]

@@ -6,8 +6,9 @@ checks need no library. Python 3.8 source: MARLlib's interpreter is old.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, List, Tuple
+from typing import TYPE_CHECKING, Tuple
+
+from mosaic_cluster.worker import lazy_names
 
 if TYPE_CHECKING:
     from mosaic_cluster.worker import WorkerCapabilities, WorkerMetadata
@@ -59,17 +60,6 @@ def get_worker_metadata() -> Tuple[WorkerMetadata, WorkerCapabilities]:
     return metadata, capabilities
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> List[str]:
-    return sorted({*globals(), *__all__})
-
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 __all__ = ["MarllibConfig", "MarllibRuntime", "__version__", "get_worker_metadata", "load_worker_config"]

@@ -6,8 +6,9 @@ discovery and config checks are quick, and need no environment built.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mosaic_cluster.worker import lazy_names
 
 if TYPE_CHECKING:
     from mctx_worker.config import MctxConfig, load_worker_config
@@ -61,17 +62,6 @@ def get_worker_metadata() -> tuple[WorkerMetadata, WorkerCapabilities]:
     return metadata, capabilities
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 __all__ = ["MctxConfig", "MctxRuntime", "__version__", "get_worker_metadata", "load_policy", "load_worker_config"]

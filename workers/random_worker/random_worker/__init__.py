@@ -12,14 +12,8 @@ __version__ = "0.1.0"
 
 def get_worker_metadata() -> tuple[WorkerMetadata, WorkerCapabilities]:
     """What this worker is and what it needs: the entry point of the group ``mosaic.workers``."""
-    from importlib.metadata import PackageNotFoundError, version
+    from mosaic_cluster.worker import WorkerCapabilities, WorkerMetadata, installed_version
 
-    from mosaic_cluster.worker import WorkerCapabilities, WorkerMetadata
-
-    try:
-        gymnasium_version: str | None = version("gymnasium")
-    except PackageNotFoundError:
-        gymnasium_version = None
     metadata = WorkerMetadata(
         name="Random worker",
         version=__version__,
@@ -27,7 +21,7 @@ def get_worker_metadata() -> tuple[WorkerMetadata, WorkerCapabilities]:
         author="MOSAIC cluster contributors",
         homepage="https://gymnasium.farama.org",
         upstream_library="gymnasium",
-        upstream_version=gymnasium_version,
+        upstream_version=installed_version("gymnasium"),
         license="MIT",
     )
     capabilities = WorkerCapabilities(

@@ -6,8 +6,9 @@ discovery and config checks are quick.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mosaic_cluster.worker import lazy_names
 
 if TYPE_CHECKING:
     from mosaic_cluster.worker import WorkerCapabilities, WorkerMetadata
@@ -28,14 +29,8 @@ _HOMES = {
 
 def get_worker_metadata() -> tuple[WorkerMetadata, WorkerCapabilities]:
     """What this worker is and what it needs: the entry point of the group ``mosaic.workers``."""
-    from importlib.metadata import PackageNotFoundError, version
+    from mosaic_cluster.worker import WorkerCapabilities, WorkerMetadata, installed_version
 
-    from mosaic_cluster.worker import WorkerCapabilities, WorkerMetadata
-
-    try:
-        ray_version: str | None = version("ray")
-    except PackageNotFoundError:
-        ray_version = None
     metadata = WorkerMetadata(
         name="Ray RLlib worker",
         version=__version__,
@@ -43,7 +38,7 @@ def get_worker_metadata() -> tuple[WorkerMetadata, WorkerCapabilities]:
         author="MOSAIC cluster contributors",
         homepage="https://docs.ray.io/en/latest/rllib/index.html",
         upstream_library="ray[rllib]",
-        upstream_version=ray_version,
+        upstream_version=installed_version("ray"),
         license="MIT",
     )
     capabilities = WorkerCapabilities(
@@ -65,18 +60,7 @@ def get_worker_metadata() -> tuple[WorkerMetadata, WorkerCapabilities]:
     return metadata, capabilities
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 __all__ = [
     "RayConfig",
