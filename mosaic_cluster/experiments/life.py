@@ -188,7 +188,9 @@ class RunLife:
             self.move(PAUSED, "paused: its processes are frozen and keep their resources", now)
         elif progress.state == RUNNING and self.state in (STARTING, PAUSED):
             self.held = False
-            self.move(RUNNING, progress.stands_still or self.where(), now)
+            # A run that was told to stop before it was seen running says that it is stopping.
+            stops = self.reason if self.stop_requested is not None else None
+            self.move(RUNNING, stops or progress.stands_still or self.where(), now)
         elif progress.state == STARTING == self.state and self.stop_requested is None and progress.starting:
             self.reason = f"{self.where()}: {progress.starting}"
         elif self.state == RUNNING and self.stop_requested is None and before is not None and _news(before, progress):

@@ -190,3 +190,11 @@ def test_what_was_asked_for_is_not_said_over() -> None:
     life.stop_requested, life.reason = ("cancelled", "enough"), "is stopping"
     life.observe(RunProgress("RUNNING", 1, stands_still="stands still"), NOW + 1)
     assert life.reason == "is stopping"
+
+
+def test_a_run_that_is_told_to_stop_before_it_was_seen_running_says_so() -> None:
+    life = make_life()
+    begin(life)
+    life.stop_requested, life.reason = ("cancelled", "enough"), "is stopping"
+    life.observe(RunProgress("RUNNING", 1), NOW)
+    assert (life.state, life.reason) == ("RUNNING", "is stopping")
