@@ -19,13 +19,13 @@ from support import register
 
 from mosaic_cluster.games import (
     InteractivePolicy,
+    interactive,
     load_policy,
     make_game,
     make_parallel_game,
     play,
     policy_entries,
 )
-from mosaic_cluster.games import interactive
 from mosaic_cluster.worker import ConfigError, Policy, PolicyError
 from mosaic_cluster.worker.errors import BrokenWorker, DuplicateWorker, WorkerNotFound
 
@@ -237,6 +237,13 @@ PROGRAM = """
 """
 
 
+DEAF = [
+    sys.executable,
+    "-c",
+    "import json, time; print(json.dumps({'type': 'agent_ready'}), flush=True); time.sleep(100)",
+]
+
+
 def program(folder: Path) -> list[str]:
     (folder / "program.py").write_text(textwrap.dedent(PROGRAM))
     return [sys.executable, str(folder / "program.py")]
@@ -264,8 +271,7 @@ def test_how_programs_fail(tmp_path: Path) -> None:
 
 def test_a_command_has_one_deadline_for_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interactive, "CLOSE_SECONDS", 0.1)
-    deaf = "import time; print('{\"type\": \"agent_ready\"}', flush=True); time.sleep(100)"
-    for command, asked in ((program(tmp_path), "chat"), ([sys.executable, "-c", deaf], "x" * 1_000_000)):
+    for command, asked in ((program(tmp_path), "chat"), (DEAF, "x" * 1_000_000)):
         with InteractivePolicy(command, "toy_v1", timeout=0.4) as policy:
             begun = time.monotonic()
             with pytest.raises(PolicyError, match=r"no answer to 'select_action' within 0.4 s; the policy is closed"):
@@ -276,8 +282,7 @@ def test_a_command_has_one_deadline_for_all_of_it(tmp_path: Path, monkeypatch: p
 
 def test_closing_does_not_wait_for_a_program_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interactive, "CLOSE_SECONDS", 0.1)
-    deaf = "import time; print('{\"type\": \"agent_ready\"}', flush=True); time.sleep(100)"
-    policy = InteractivePolicy([sys.executable, "-c", deaf], "toy_v1")
+    policy = InteractivePolicy(DEAF, "toy_v1")
     pipe = policy._stdin.fileno()
     while select.select([], [pipe], [], 0)[1]:
         os.write(pipe, b"x" * 4096)
