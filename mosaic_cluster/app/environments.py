@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from mosaic_cluster.catalog.environments.building import BuildProgress
 from mosaic_cluster.catalog.environments.debian import RELEASES, can_unpack, unpack_debian_python
 from mosaic_cluster.catalog.environments.doctor import Check, Subject, examine, title
 from mosaic_cluster.catalog.environments.store import is_used
+from mosaic_cluster.storage import cache_folder
 from mosaic_cluster.worker.errors import EnvironmentFailed, InvalidInput, Problem
 
 UNUSED = "unused"
@@ -93,7 +95,8 @@ def install(
     debian_python: bool = False,
     report: Callable[[BuildProgress], None] | None = None,
 ) -> Installed:
-    """Build one environment, or see that one which is not ours to build can be used. Never raises for its failure.
+    """Build one environment, or see that one which is not ours to build can be used. Never raises for its failure, nor
+    for a cache that cannot be written to.
 
     Args:
         debian_python: where no interpreter is found, take one from Debian's packages.
@@ -111,6 +114,9 @@ def install(
         return Installed(entry.name, what, "there" if there else "built", str(built.folder))
     except EnvironmentFailed as error:
         return Installed(entry.name, what, "failed", str(error))
+    except OSError as error:  # a cache that is full, or not ours to write to
+        words = f"the environment of {what} cannot be had in {cache_folder()}: {error}"
+        return Installed(entry.name, what, "failed", words)
 
 
 def _have_interpreter(what: str, environment: Environment, report: Callable[[BuildProgress], None] | None) -> None:
@@ -163,8 +169,22 @@ def list_environments() -> list[Stored]:
 
 
 def prune(entries: Sequence[Stored]) -> list[Stored]:
-    """Remove what is superseded, unfinished or unused, and in use by no process of this machine; returns what was."""
-    gone = [each for each in entries if each.state in ("superseded", "unfinished", UNUSED) and not is_used(each.folder)]
+    """Remove what is superseded, unfinished or unused, and in use by no process of this machine; returns what was.
+
+    What is unused goes only where it was built: on a cache that nodes share, another node may ask for it, whose
+    interpreter is another one.
+    """
+    gone = [
+        each
+        for each in entries
+        if (each.state in ("superseded", "unfinished") or (each.state == UNUSED and not built_elsewhere(each)))
+        and not is_used(each.folder)
+    ]
     for each in gone:
         remove(each)
     return gone
+
+
+def built_elsewhere(entry: Stored) -> bool:
+    """Whether another machine has built it."""
+    return entry.record.get("host") != os.uname().nodename

@@ -29,7 +29,7 @@ def joins_cluster(package: str) -> bool:
             text = Path(folder, FILE).read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise BrokenWorker(f"{Path(folder, FILE)} cannot be read: {error}") from error
         return _parsed(Path(folder, FILE), text)
     return False

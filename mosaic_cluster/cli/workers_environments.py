@@ -115,6 +115,12 @@ def _environments(
         from mosaic_cluster.units import format_bytes
 
         note(f"removed {len(gone)}: {format_bytes(sum(entry.size for entry in gone))}")
+    for entry in left if prune else ():
+        if entry.state == environments.UNUSED and environments.built_elsewhere(entry):
+            note(
+                f"{entry.name} is left: {entry.record.get('host')} has built it, and may use it; prune there, or "
+                f"remove {entry.folder}"
+            )
 
 
 def _sentence(label: str, state: str, words: str) -> str:

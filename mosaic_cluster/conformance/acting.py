@@ -94,10 +94,12 @@ def _single(env: Any) -> Callable[[Policy], tuple[list[Any], list[Any], list[Any
 
 
 def _aec(env: Any) -> Callable[[Policy], tuple[list[Any], list[Any], list[Any], Any]]:
-    """It plays the first agent; the others take the first legal action."""
+    """It plays the first agent; the others take the first legal action, or a seeded draw where no mask says which."""
 
     def turns(loaded: Policy) -> tuple[list[Any], list[Any], list[Any], Any]:
         env.reset(seed=1)
+        for number, agent in enumerate(env.possible_agents):
+            env.action_space(agent).seed(number)
         mine = env.possible_agents[0]
         actions, seen, masks = [], [], []
         for agent in env.agent_iter(_STEPS * len(env.possible_agents)):

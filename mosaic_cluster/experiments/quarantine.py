@@ -15,11 +15,9 @@ EARLY_RUNS = 3
 
 QUARANTINED, RELEASED = "node_quarantined", "node_released"
 
-_SIGNS: Mapping[str, re.Pattern[str]] = {
+_SIGNS: Mapping[str, re.Pattern[str] | str] = {
     "its disk is full": re.compile(r"No space left on device|Errno 28\b|Disk quota exceeded"),
-    "an environment cannot be had there": re.compile(
-        r"^the environment of .* cannot be built|there is no Python \d|^the interpreter .* names", re.MULTILINE
-    ),
+    "an environment cannot be had there": "environment_failed",
     "something is missing there": re.compile(r"\b(?:ModuleNotFoundError|ImportError): |cannot open shared object file"),
     # Not what a config brings about: an assertion on the device, an illegal access, too little memory.
     "its GPU does not work": re.compile(
@@ -31,6 +29,7 @@ _SIGNS: Mapping[str, re.Pattern[str]] = {
         r"|NVRM: Xid|GPU is lost|Unable to determine the device handle",
     ),
 }
+"""What gives a node away: words of a failure, or its code."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ class Quarantine:
         if failure.lived < EARLY_SECONDS:
             early = self._early.setdefault(node, {})
             early[failure.run_id] = early.get(failure.run_id, 0) + 1
-        sign = next((name for name, pattern in _SIGNS.items() if pattern.search(failure.words)), None)
+        sign = next((name for name, mark in _SIGNS.items() if _shows(failure, mark)), None)
         if sign is not None:
             seen = self._signs.setdefault((failure.worker, sign), set())
             seen.add(node)
@@ -148,7 +147,7 @@ class Quarantine:
         early = self._early.get(node, {})
         if sign is not None:
             forgiven = {failure.run_id: 1}
-            why = f"{sign}: {_line_with(failure.words, _SIGNS[sign])}"
+            why = f"{sign}: {_line_with(failure, _SIGNS[sign])}"
         elif len(early) >= EARLY_RUNS and not self._early_elsewhere(node):
             forgiven = dict(early)
             why = f"{len(early)} different runs died on it in their first minute, and none lived"
@@ -168,6 +167,12 @@ class Quarantine:
         return [kept.to_dict() for kept in self.nodes.values()]
 
 
-def _line_with(words: str, pattern: re.Pattern[str]) -> str:
-    lines: Sequence[str] = [line.strip() for line in words.splitlines() if pattern.search(line)]
-    return lines[-1][:200] if lines else "see the run's stderr"
+def _shows(failure: Failure, mark: re.Pattern[str] | str) -> bool:
+    return failure.code == mark if isinstance(mark, str) else mark.search(failure.words) is not None
+
+
+def _line_with(failure: Failure, mark: re.Pattern[str] | str) -> str:
+    """The line that says it; of a code, the outcome's own message, which comes first."""
+    lines: Sequence[str] = [line.strip() for line in failure.words.splitlines() if line.strip()]
+    found = lines[:1] if isinstance(mark, str) else [line for line in lines if mark.search(line)]
+    return found[-1][:200] if found else "see the run's stderr"

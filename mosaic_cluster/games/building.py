@@ -46,11 +46,6 @@ def make_parallel_game(name: str, **options: Any) -> Any:
     return _made(name, "parallel_env", options)
 
 
-def is_pettingzoo(name: str) -> bool:
-    """Whether PettingZoo (or mpe2) has a game of that name here."""
-    return _family(name) is not None
-
-
 def _made(name: str, constructor: str, options: dict[str, Any]) -> Any:
     # What pygame, on which many are built, would print; and it must not look for a screen.
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")

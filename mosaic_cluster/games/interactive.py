@@ -9,9 +9,12 @@ import contextlib
 import json
 import os
 import queue
+import select
+import signal
 import subprocess
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -36,7 +39,7 @@ class InteractivePolicy:
         game: name of the game it is asked to play.
         agent: as which of its agents.
         environ: its variables; default: this process's.
-        timeout: seconds for each answer.
+        timeout: seconds for each command, from its first byte sent to its answer.
         start_timeout: seconds until it must be ready.
 
     Attributes:
@@ -74,6 +77,7 @@ class InteractivePolicy:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._stdin = self._process.stdin
+        os.set_blocking(self._stdin.fileno(), False)  # a program that does not read must not hold us
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         threading.Thread(
             target=_read, args=(self._process.stdout, self._lines), name="policy-output", daemon=True
@@ -120,8 +124,7 @@ class InteractivePolicy:
     def close(self) -> None:
         """Tell it to stop; it has some seconds."""
         with contextlib.suppress(OSError, ValueError):
-            self._stdin.write(b'{"cmd":"stop"}\n')
-            self._stdin.flush()
+            os.write(self._stdin.fileno(), b'{"cmd":"stop"}\n')
         self._end()
 
     def __enter__(self) -> InteractivePolicy:
@@ -135,29 +138,56 @@ class InteractivePolicy:
     def _ask(self, asked: dict[str, Any], wanted: str, seconds: float) -> dict[str, Any]:
         if not self._end.alive:
             raise PolicyError("the policy is closed")
+        line = json_text(asked).encode() + b"\n"
+        end = time.monotonic() + seconds
+        sent = False
+        found = None
         try:
-            self._stdin.write(json_text(asked).encode() + b"\n")
-            self._stdin.flush()
-        except OSError:
-            raise PolicyError(self._gone()) from None
+            sent = self._send(line, end)
+            found = self._answer(wanted, end) if sent else None
+        finally:
+            if found is None:
+                # Its answer may still come, and would be taken for that to the next command.
+                self._give_up(sent)
+        if found is None:
+            raise PolicyError(f"no answer to {asked['cmd']!r} within {seconds:g} s; the policy is closed now")
+        if found.get("type") == "error":
+            raise PolicyError(f"{asked['cmd']}: {found.get('message', found)}")
+        return found
+
+    def _send(self, line: bytes, end: float) -> bool:
+        """Send a line; false if it was not taken in time."""
+        rest = memoryview(line)
+        room = select.poll()
+        room.register(self._stdin, select.POLLOUT)
+        while rest:
+            try:
+                rest = rest[os.write(self._stdin.fileno(), rest) :]
+            except BlockingIOError:
+                if not room.poll(max(0.0, end - time.monotonic()) * 1000):
+                    return False
+            except OSError:
+                raise PolicyError(self._gone()) from None
+        return True
+
+    def _answer(self, wanted: str, end: float) -> dict[str, Any] | None:
+        """The answer of the wanted type, or an error; ``None`` if it does not come in time."""
         while True:
             try:
-                line = self._lines.get(timeout=seconds)
+                line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
             except queue.Empty:
-                # Its answer may still come, and would be taken for that to the next command.
-                self._end()
-                raise PolicyError(
-                    f"no answer to {asked['cmd']!r} within {seconds:g} s; the policy is closed now"
-                ) from None
+                return None
             if line is None:
                 raise PolicyError(self._gone())
             found = _object(line)
-            if found is None:
-                continue
-            if found.get("type") == "error":
-                raise PolicyError(f"{asked['cmd']}: {found.get('message', found)}")
-            if found.get("type") == wanted:
+            if found is not None and found.get("type") in ("error", wanted):
                 return found
+
+    def _give_up(self, sent: bool) -> None:
+        if not sent and self._process.poll() is None:  # it does not read, or has half a line
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._end()
 
     def _gone(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -197,7 +227,10 @@ def _stop(process: subprocess.Popen[bytes], stdin: IO[bytes], errors: IO[bytes])
     try:
         process.wait(CLOSE_SECONDS)
     except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, 9)
-        process.wait()
-    errors.close()
+        pass
+    finally:  # also where the wait was interrupted
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        errors.close()

@@ -7,11 +7,12 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mosaic_cluster.catalog import Catalog, Ready, make_ready
+from mosaic_cluster.catalog.code_folder import code_folder
 from mosaic_cluster.worker.discovery import Registration, duplicate, registrations
 from mosaic_cluster.worker.errors import BrokenWorker, ConfigError, PolicyError, Problem, WorkerNotFound
 from mosaic_cluster.worker.policy import POLICY_ENTRY_POINT_GROUP, Policy
@@ -87,7 +88,7 @@ def load_policy(
     if path and not Path(path).exists():
         raise ConfigError([Problem("checkpoint", f"there is no {path}")])
     more = dict(options or {})
-    ready = _place(worker, config if config is not None else _config_of(path))
+    ready = _place(entry, config if config is not None else _config_of(path))
     if own_process or ready.declared is not None:
         if ready.engine is not None:
             raise PolicyError(f"the policies of {worker!r} run in a container image, from which none is served")
@@ -104,13 +105,17 @@ def load_policy(
     return _here(entry, path, {"game": game, "agent": agent, "device": device, **more})
 
 
-def _place(worker: str, config: Mapping[str, Any]) -> Ready:
+def _place(policies: PolicyEntry, config: Mapping[str, Any]) -> Ready:
     """What a worker's policies run in."""
     catalog = Catalog()
-    if worker not in catalog.names():  # whoever has policies need not train any
+    if policies.name not in catalog.names():  # whoever has policies need not train any
         return Ready(sys.executable)
-    entry = catalog.get(worker)
-    return make_ready(entry.name, entry.distribution, entry.package, entry.environment_for(config))
+    entry = catalog.get(policies.name)
+    ready = make_ready(entry.name, entry.distribution, entry.package, entry.environment_for(config))
+    if ready.declared is None or (policies.distribution, policies.package) == (entry.distribution, entry.package):
+        return ready
+    # The loader may come from another distribution than the worker, of which its environment would know nothing.
+    return replace(ready, path=(*ready.path, code_folder(policies.distribution, policies.package)))
 
 
 def _config_of(path: str) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -16,6 +17,12 @@ TRIES = 3
 """Ray gives its own processes half a minute to be there, and no way to say more."""
 
 _TIMED_OUT = "timed out during startup"
+_HOME = Path(ray.__file__).parent
+_PROGRAMS = (
+    *(f"{_HOME / part}{os.sep}" for part in ("core", "_private", "dashboard", "autoscaler", "cpp")),
+    "ray.util.client.server",
+)
+"""How words of the command lines of Ray's own processes begin."""
 
 
 def start_ray(options: Mapping[str, Any]) -> None:
@@ -36,7 +43,7 @@ def start_ray(options: Mapping[str, Any]) -> None:
         except Exception as error:
             if _TIMED_OUT not in str(error):  # Ray has no class of its own for it
                 raise
-            _end(_children() - before)
+            _end({process for process in _children() - before if _is_ray(process)})
             logging.getLogger(__name__).warning("Ray took too long to start, try %d of %d", number, TRIES)
     load, cpus = os.getloadavg()[0], os.cpu_count()
     raise BackendError(
@@ -49,8 +56,21 @@ def _children() -> set[psutil.Process]:
     return set(psutil.Process().children(recursive=True))
 
 
+def _is_ray(process: psutil.Process) -> bool:
+    """Whether Ray has started it: other threads of this process may have started children of their own meanwhile."""
+    try:
+        return any(word.startswith(_PROGRAMS) for word in process.cmdline())
+    except psutil.Error:
+        return False
+
+
 def _end(processes: set[psutil.Process]) -> None:
     """What a start that failed leaves running would be in the way of the next."""
+    for process in list(processes):
+        try:
+            processes.update(process.children(recursive=True))
+        except psutil.NoSuchProcess:
+            continue
     for process in processes:
         try:
             process.kill()

@@ -19,7 +19,7 @@ import threading
 from collections import deque
 from itertools import repeat
 from time import sleep, time_ns
-from typing import Any, Callable, Deque, List, Optional, Set, Tuple
+from typing import IO, Any, Callable, Deque, List, Optional, Set, Tuple
 
 MOST_LINES = 4096
 """More than these never wait."""
@@ -28,8 +28,16 @@ LONGEST_LINE = 16384
 WRITE_BYTES = 4096
 """Of one write of several lines: so much goes into a pipe in one piece, whoever else writes to it."""
 
+claimed: Optional[IO[str]] = None
+"""The stream of ``program.claim_stdout``, once it was called: ``sys.stdout`` leads to stderr from then on."""
+
 Line = Tuple[Any, Optional[Callable[[Any, int], str]], Any, int]
 """The sink; what makes the text, if it is not text yet; of what; when it was emitted, ns since 1970."""
+
+
+def default_sink() -> Any:
+    """Where lines go that were given no sink, now."""
+    return sys.stdout if claimed is None else claimed
 
 
 def write_line(sink: Any, line: str) -> None:

@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Type, Union
 
 from mosaic_cluster.worker.errors import ConfigError, PolicyError, Problem
-from mosaic_cluster.worker.policy_wire import PROTOCOL, Channel
+from mosaic_cluster.worker.policy_wire import PROTOCOL, Channel, pack
 
 _PathLike = Union[str, "os.PathLike[str]"]
 
@@ -125,18 +125,22 @@ class PolicyClient:
             channel = self._channel
             if channel is None:
                 raise PolicyError("the policy is closed")
-            message: Dict[str, Any] = {"call": call, "args": list(args)}
             try:
-                channel.send(message)
-                answer = channel.receive()
-            except TypeError as error:
+                buffers = pack({"call": call, "args": list(args)})
+            except Exception as error:  # an array's own conversion may raise anything; nothing was sent
                 raise PolicyError(f"{call}: {error}") from error
+            try:
+                channel.send_packed(buffers)
+                answer = channel.receive()
             except socket.timeout as error:  # in Python 3.8 it is not TimeoutError
-                # Its answer may still come, and would be taken for that to the next call.
                 self._drop()
                 raise PolicyError(f"no answer to {call!r} in time; the policy is closed now") from error
             except OSError as error:
                 raise PolicyError(self._gone()) from error
+            except BaseException:
+                # As after a timeout: its answer may still come, and would be taken for that to the next call.
+                self._drop()
+                raise
             if answer is None:
                 raise PolicyError(self._gone())
         if "error" in answer:
@@ -183,17 +187,17 @@ def serve_policy(
         ConfigError: the policy refuses the game, the checkpoint or the options.
         PolicyError: the process cannot be started, or the policy cannot be loaded.
     """
+    more = json.dumps(dict(options or {}))
     folder = _private_folder()
     path = folder / "policy.sock"
     place = os.path.abspath(checkpoint) if os.path.exists(checkpoint) else str(checkpoint)
     command = [
         python, "-m", "mosaic_cluster.worker.policy_server", "--entry", entry, "--checkpoint", place,
-        "--device", device, "--options", json.dumps(dict(options or {})), "--socket", str(path), "--linger", "0",
-        "--remove-folder",
+        "--device", device, "--options", "-", "--socket", str(path), "--linger", "0", "--remove-folder",
     ]  # fmt: skip
     command += [word for name, value in (("--game", game), ("--agent", agent)) if value for word in (name, value)]
     try:
-        server = _Server(command, folder, environ)
+        server = _Server(command, more, folder, environ)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise PolicyError(f"cannot start {python}: {error}") from error
@@ -209,18 +213,22 @@ def serve_policy(
 class _Server:
     """A server's process, its folder, and what it last said."""
 
-    def __init__(self, command: List[str], folder: Path, environ: Optional[Mapping[str, str]]) -> None:
+    def __init__(self, command: List[str], options: str, folder: Path, environ: Optional[Mapping[str, str]]) -> None:
         self.said = folder / "stderr.log"
         self.log = self.said.open("w+b")
         try:
-            self.process = subprocess.Popen(
-                command,
-                cwd=str(folder),  # `python -m` looks for modules where it is started
-                stdin=subprocess.DEVNULL,
-                stdout=self.log,
-                stderr=self.log,
-                env=None if environ is None else dict(environ),
-            )
+            # Every user of the machine can read a command line, and a key may be among the options.
+            with tempfile.TemporaryFile() as given:
+                given.write(options.encode())
+                given.seek(0)
+                self.process = subprocess.Popen(
+                    command,
+                    cwd=str(folder),  # `python -m` looks for modules where it is started
+                    stdin=given,
+                    stdout=self.log,
+                    stderr=self.log,
+                    env=None if environ is None else dict(environ),
+                )
         except BaseException:
             self.log.close()
             raise

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Sequence
 
 from mosaic_cluster.worker.errors import ConfigError, InvalidInput, PolicyError, Problem
-from mosaic_cluster.worker.policy_wire import PROTOCOL, Channel
+from mosaic_cluster.worker.policy_wire import PROTOCOL, Channel, pack
 from mosaic_cluster.worker.program import claim_stdout
 
 FIRST_CLIENT_SECONDS = 60.0
@@ -84,7 +84,7 @@ class PolicyService:
         if self._broken is not None:
             return {"error": self._broken}
         call, args = message.get("call"), message.get("args", [])
-        if call not in _CALLS or not isinstance(args, list):
+        if not isinstance(call, str) or call not in _CALLS or not isinstance(args, list):
             words = f"there is no call {call!r}; there are {', '.join(sorted(_CALLS))}"
             return {"error": _described(PolicyError(words))}
         try:
@@ -121,11 +121,13 @@ def _serve_one(channel: Channel, service: PolicyService) -> None:
             return
         if message is None:
             return
+        answer = service.answer(message)
         try:
-            channel.send(service.answer(message))
-        except TypeError as error:
+            buffers = pack(answer)
+        except Exception as error:  # noqa: BLE001 - a library's array may refuse to be one in its own way
             words = f"the policy's answer to {message.get('call')!r} cannot be sent: {error}"
-            channel.send({"error": _described(PolicyError(words))})
+            buffers = pack({"error": _described(PolicyError(words))})
+        channel.send_packed(buffers)
         if message.get("call") == "close":
             return
 
@@ -167,7 +169,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     args = _arguments(argv)
     claim_stdout()
     try:
-        options = json.loads(args.options)
+        options = json.loads(sys.stdin.read() if args.options == "-" else args.options)
         if not isinstance(options, dict):
             raise ValueError(f"{options!r} is no object")
     except ValueError as error:
@@ -185,6 +187,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             before = os.umask(0o177)
             try:
                 listener.bind(str(args.socket))
+                clean.armed = True
             finally:
                 os.umask(before)
             listener.listen(8)
@@ -198,15 +201,22 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 class _Cleaner:
-    """Removes the socket, and its folder if that is to go."""
+    """Removes the socket, and its folder if that is to go.
+
+    Attributes:
+        armed: whether the socket is this server's: what was there before it is not.
+    """
 
     def __init__(self, path: Path, folder_too: bool) -> None:
+        self.armed = False
         self._path = path
         self._folder_too = folder_too
 
     def __call__(self) -> None:
         import shutil
 
+        if not self.armed:
+            return
         with contextlib.suppress(OSError):
             self._path.unlink()
         if self._folder_too:
@@ -242,7 +252,7 @@ def _arguments(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     add("--game", help="what it is to play, as PettingZoo or Gymnasium name it")
     add("--agent", help="as which of the game's agents")
     add("--device", default="cpu", help="default: %(default)s")
-    add("--options", default="{}", metavar="JSON", help="more keywords for the loader")
+    add("--options", default="{}", metavar="JSON", help="more keywords for the loader; - reads them from stdin")
     add("--linger", type=float, default=LINGER_SECONDS, metavar="SECONDS", help="to wait for a next client")
     add("--remove-folder", action="store_true", help="the socket's folder is this server's alone: remove it at the end")
     return parser.parse_args(argv)

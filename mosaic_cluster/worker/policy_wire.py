@@ -54,6 +54,7 @@ def pack(header: Dict[str, Any]) -> List[Any]:
 
     Raises:
         TypeError: there is something in it that cannot be sent.
+        Exception: what an object raises that is to become an array; it is nested too deeply.
     """
     arrays: List[Any] = []
     text = _encode({name: _encoded(value, arrays) for name, value in header.items()}).encode()
@@ -84,10 +85,17 @@ class Channel:
         """Send one message.
 
         Raises:
-            TypeError: there is something in it that cannot be sent; nothing was.
+            TypeError: there is something in it that cannot be sent; nothing was. So with all that :func:`pack` raises.
             OSError: the other side is gone.
         """
-        buffers = pack(header)
+        self.send_packed(pack(header))
+
+    def send_packed(self, buffers: List[Any]) -> None:
+        """Send what :func:`pack` gave.
+
+        Raises:
+            OSError: the other side is gone.
+        """
         if len(buffers) == 1:
             self._socket.sendall(buffers[0])
             return

@@ -24,6 +24,7 @@ import sys
 from types import FrameType
 from typing import IO, Any, Callable, Dict, Optional, Sequence, Type
 
+from mosaic_cluster.worker import _lines
 from mosaic_cluster.worker._plain import json_text, to_plain
 from mosaic_cluster.worker.cli import WorkerCLI
 from mosaic_cluster.worker.errors import InvalidInput
@@ -108,26 +109,24 @@ def run_program(
     return 1 if summary.get("status") == "failed" else 0
 
 
-_claimed: Optional[IO[str]] = None
-
-
 def claim_stdout() -> IO[str]:
     """Keep stdout for telemetry: what a library or a child process prints, in Python or in C, goes to stderr.
+
+    Emitters that were given no sink write to the stream from then on.
 
     Returns:
         the stream for telemetry; the same one when it is called again.
     """
-    global _claimed
-    if _claimed is None:
+    if _lines.claimed is None:
         sys.stdout.flush()
-        _claimed = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+        _lines.claimed = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
         os.dup2(2, 1)
-    return _claimed
+    return _lines.claimed
 
 
 def telemetry_stream() -> Optional[IO[str]]:
     """What :func:`claim_stdout` gave, for ``TelemetryEmitter(sink=...)``; ``None`` where stdout is nobody's."""
-    return _claimed
+    return _lines.claimed
 
 
 def _refuse(error: Exception) -> int:

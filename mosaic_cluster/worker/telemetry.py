@@ -18,7 +18,7 @@ from enum import Enum
 from time import time, time_ns
 from typing import IO, TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Union
 
-from mosaic_cluster.worker._lines import complain, queue, queue_line, say, write_line
+from mosaic_cluster.worker._lines import complain, default_sink, queue, queue_line, say, write_line
 from mosaic_cluster.worker._plain import as_object, fast_text, json_text, object_text, to_plain
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ class TelemetryEmitter:
 
     Args:
         run_id: of the run, on every line.
-        sink: an open file, text or binary; default: whatever ``sys.stdout`` is at the time.
+        sink: an open file, text or binary; default: what ``claim_stdout`` gave if it was called (``run_program`` does),
+            else whatever ``sys.stdout`` is at the time.
         logger: also gets every event: at the level of its ``constant`` if that has one, else DEBUG.
         linger: seconds that a line may wait, 0 to 10; default: the variable ``MOSAIC_TELEMETRY_LINGER``, else 0. What
             is no such number is said on stderr, and taken as 0. Of several emitters in a process the shortest counts.
@@ -218,7 +219,7 @@ class TelemetryEmitter:
             line = f"{_HEADS.get(event) or _head(event)}{body}{self._tail}{micros[:-6]}.{micros[-6:]}}}\n"
             if constant is not None:
                 line = '{"constant":' + _code(constant) + "," + line[1:]
-            sink: Any = sys.stdout if self._sink is None else self._sink
+            sink: Any = default_sink() if self._sink is None else self._sink
             if waits:
                 queue_line(sink, line)
             else:
@@ -241,7 +242,7 @@ class TelemetryEmitter:
             fields.setdefault("timestamp", time())
             if waits and self._snapshot(self._step if kind == "step" else self._episode, fields):
                 return
-            sink: Any = sys.stdout if self._sink is None else self._sink
+            sink: Any = default_sink() if self._sink is None else self._sink
             (queue_line if waits else write_line)(sink, self._typed_line(kind, fields))
         except Exception as error:  # noqa: BLE001 - as above
             complain(error)
@@ -256,7 +257,7 @@ class TelemetryEmitter:
         if not _TEXT.issuperset(map(type, content)):
             return False
         now = time_ns()
-        queue.later((sys.stdout if self._sink is None else self._sink, make, content, now), now)
+        queue.later((default_sink() if self._sink is None else self._sink, make, content, now), now)
         return True
 
     def _beat(self, payload: Dict[str, Any], now: int) -> str:

@@ -41,3 +41,9 @@ def test_what_cannot_be_meant_is_refused(package: Path, text: str, words: str) -
     package.joinpath("cluster.toml").write_text(text)
     with pytest.raises(BrokenWorker, match=words):
         joins_cluster(package.name)
+
+
+def test_what_is_no_text_is_refused(package: Path) -> None:
+    package.joinpath("cluster.toml").write_bytes(b"joins = true  # \xff")
+    with pytest.raises(BrokenWorker, match="cannot be read"):
+        joins_cluster(package.name)

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from support import FIXTURES, environment, install, mosaic
 
+from mosaic_cluster.app.scaffolding import new_worker
+from mosaic_cluster.worker import ConfigError
+
 
 @pytest.fixture
 def env(tmp_path: Path, own_cache: Path) -> dict[str, str]:
@@ -80,6 +83,13 @@ def test_a_new_worker_is_written_once(tmp_path: Path, env: dict[str, str]) -> No
     assert f"{folder} is there already" in again.stderr
     assert (folder / "README.md").read_text() == "mine"
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["hill_worker"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="hill_worker cannot be made: ") as caught:
+        new_worker("hill_worker", tmp_path / "file" / "deeper")
+    assert caught.value.problems[0].path == "path"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 from support import FIXTURES, install, register
 
-from mosaic_cluster.conformance import CHECKS, ContractCase, Laboratory, Verdict, case_of, check_worker, run_check
+from mosaic_cluster.conformance import (
+    CHECKS,
+    ContractCase,
+    Laboratory,
+    Verdict,
+    acting,
+    case_of,
+    check_worker,
+    run_check,
+)
+from mosaic_cluster.games import make_game
 from mosaic_cluster.worker.errors import ConfigError
 
 BY_NAME = {check.name: check for check in CHECKS}
@@ -121,6 +131,19 @@ def test_a_fault_is_caught(checked: Callable[..., Verdict], name: str, fault: st
     assert verdict.status == status, verdict
     assert words in verdict.reason
     assert verdict.remedy or status == "not run"
+
+
+def test_opponents_without_a_mask_play_the_same_again() -> None:
+    class First:
+        def act(self, observation: Any, action_mask: Any = None) -> Any:
+            return 0
+
+    env = make_game("rps_v2")
+    turns = acting._aec(env)
+    try:
+        assert turns(First())[1] == turns(First())[1]  # type: ignore[arg-type]
+    finally:
+        env.close()
 
 
 def test_what_only_should_be_fails_where_it_is_strict(checked: Callable[..., Verdict]) -> None:

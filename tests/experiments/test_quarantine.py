@@ -7,8 +7,16 @@ import pytest
 from mosaic_cluster.experiments.quarantine import EARLY_SECONDS, Failure, Quarantine, Verdict
 
 
-def failure(run: str, node: str, words: str = "ValueError: bad", *, lived: float = 5.0, worker: str = "w") -> Failure:
-    return Failure(run, worker, node, f"node-{node}", "exit_code", words, lived, 100.0)
+def failure(
+    run: str,
+    node: str,
+    words: str = "ValueError: bad",
+    *,
+    lived: float = 5.0,
+    worker: str = "w",
+    code: str = "exit_code",
+) -> Failure:
+    return Failure(run, worker, node, f"node-{node}", code, words, lived, 100.0)
 
 
 @pytest.mark.parametrize(
@@ -17,8 +25,6 @@ def failure(run: str, node: str, words: str = "ValueError: bad", *, lived: float
         ("OSError: [Errno 28] No space left on device: 'x'", "its disk is full"),
         ("ModuleNotFoundError: No module named 'nle'", "something is missing there"),
         ("OSError: libGL.so.1: cannot open shared object file: No such file", "something is missing there"),
-        ("there is no Python 3.9 on this machine. Looked at: PATH", "an environment cannot be had there"),
-        ("the environment of xuance cannot be built: step 2 of 3", "an environment cannot be had there"),
         ("RuntimeError: No CUDA GPUs are available", "its GPU does not work"),
         ("RuntimeError: CUDA error: uncorrectable ECC error encountered", "its GPU does not work"),
         ("RuntimeError: CUDA error: unknown error", "its GPU does not work"),
@@ -31,6 +37,23 @@ def test_a_sign_is_enough(words: str, why: str) -> None:
     assert verdict.kept.reason == f"{why}: {words}"
     assert verdict.kept.forgiven == {"r": 1}
     assert verdict.released == ()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "there is no Python 3.9 on this machine. Looked at: PATH",
+        "the environment of xuance cannot be built: step 2 of 3\nModuleNotFoundError: No module named 'setuptools'",
+        "the distribution xuance-worker of this worker is not installed here: install it on each node",
+        "image_uri needs podman, docker or apptainer on PATH",
+        "$MOSAIC_PYTHON_3_9: /opt/python is CPython 3.8.1, and not a CPython 3.9",
+        "the interpreter /opt/python is Python 3.7.1; the worker contract needs 3.8 or later",
+    ],
+)
+def test_an_environment_that_cannot_be_had_is_known_by_its_code(words: str) -> None:
+    kept = Quarantine().failed(failure("r", "a", words, code="environment_failed"), elsewhere=True).kept
+    assert kept is not None
+    assert kept.reason == f"an environment cannot be had there: {words.splitlines()[0]}"
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from support import register
 
 from mosaic_cluster.games import (
     InteractivePolicy,
+    interactive,
     load_policy,
     make_game,
     make_parallel_game,
@@ -223,10 +228,20 @@ PROGRAM = """
                 sys.exit(4)
             if wanted == "sleep":
                 time.sleep(100)
+            while wanted == "chat":
+                print("still thinking", flush=True)
+                time.sleep(0.05)
             print("[1, 2]")
             answer = {"type": "action_selected", "action": wanted} if wanted != "none" else {"type": "action_selected"}
         print(json.dumps(answer or {"type": "stopped"}), flush=True)
 """
+
+
+DEAF = [
+    sys.executable,
+    "-c",
+    "import json, time; print(json.dumps({'type': 'agent_ready'}), flush=True); time.sleep(100)",
+]
 
 
 def program(folder: Path) -> list[str]:
@@ -252,6 +267,50 @@ def test_how_programs_fail(tmp_path: Path) -> None:
         InteractivePolicy(["/no/such/program"], "toy_v1")
     with pytest.raises(PolicyError, match="ended with exit code 1"):
         InteractivePolicy(["/bin/false"], "toy_v1")
+
+
+def test_a_command_has_one_deadline_for_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interactive, "CLOSE_SECONDS", 0.1)
+    for command, asked in ((program(tmp_path), "chat"), (DEAF, "x" * 1_000_000)):
+        with InteractivePolicy(command, "toy_v1", timeout=0.4) as policy:
+            begun = time.monotonic()
+            with pytest.raises(PolicyError, match=r"no answer to 'select_action' within 0.4 s; the policy is closed"):
+                policy.act(asked)
+            assert time.monotonic() - begun < 3
+            assert policy._process.poll() == -signal.SIGKILL
+
+
+def test_closing_does_not_wait_for_a_program_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interactive, "CLOSE_SECONDS", 0.1)
+    policy = InteractivePolicy(DEAF, "toy_v1")
+    pipe = policy._stdin.fileno()
+    while select.select([], [pipe], [], 0)[1]:
+        os.write(pipe, b"x" * 4096)
+    policy.close()
+    assert policy._process.poll() == -signal.SIGKILL
+
+
+def test_an_interrupted_command_closes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interactive, "CLOSE_SECONDS", 0.1)
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(*_: Any) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    timer = threading.Timer(0.2, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR1))
+    try:
+        with InteractivePolicy(program(tmp_path), "toy_v1", timeout=20) as policy:
+            timer.start()
+            with pytest.raises(Interrupted):
+                policy.act("sleep")
+            with pytest.raises(PolicyError, match="the policy is closed"):
+                policy.act(1)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_worker_with_an_environment_of_its_own_has_its_policies_there(
@@ -303,3 +362,11 @@ def test_a_worker_with_an_environment_of_its_own_has_its_policies_there(
     assert (pid != os.getpid(), mark) == (True, "yes")
     assert Path(contract).is_relative_to(os.environ["MOSAIC_CACHE"])
     assert load_policy("apart", checkpoint, config={"kind": "two"}).act(0)[0] == os.getpid()
+    # A loader that another distribution has comes along, too.
+    (package / "policy.py").rename(package.parent / "apart_policies.py")
+    register(package.parent, "apart_worker", {"apart": "apart_worker:get_worker_metadata"})
+    register(package.parent, "apart_policies", {})
+    info = package.parent / "apart_policies-1.0.0.dist-info" / "entry_points.txt"
+    info.write_text("[mosaic.policies]\napart = apart_policies:load_policy\n")
+    with load_policy("apart", checkpoint) as there:  # type: ignore[attr-defined]
+        assert there.act(0)[1] == "yes"

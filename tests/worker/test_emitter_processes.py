@@ -191,3 +191,20 @@ def test_the_benchmark_runs(sandbox: Any) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert 0 < found["ratio_min"] <= found["ratio"] <= found["ratio_max"]
+
+
+def test_without_a_sink_it_writes_where_stdout_was_claimed(sandbox: Any, strict: Any) -> None:
+    done = sandbox.code("""
+        from mosaic_cluster.worker import TelemetryEmitter
+        from mosaic_cluster.worker.program import claim_stdout
+
+        emitter = TelemetryEmitter("run")
+        lingering = TelemetryEmitter("run", linger=0.05)
+        claim_stdout()
+        print("what a library prints")
+        emitter.heartbeat({"step": 1})
+        emitter.step(step=2)
+        lingering.heartbeat({"step": 3})
+    """)
+    assert [strict(line).get("event", "step") for line in done.stdout.split()] == ["heartbeat", "step", "heartbeat"]
+    assert done.stderr == "what a library prints\n"

@@ -75,8 +75,20 @@ class Toy:
     def unsendable(self):
         return object()
 
+    def attached(self):
+        return Attached()
+
+    def endless(self):
+        nested = []
+        nested.append(nested)
+        return nested
+
     def hang(self):
         time.sleep(1000)
+
+class Attached:
+    def __array__(self, *args, **more):
+        raise RuntimeError("it requires grad: detach it first")
 """
 
 
@@ -188,12 +200,34 @@ def test_an_error_leaves_it_alive(policy: PolicyClient) -> None:
         policy.act("leave")
     with pytest.raises(PolicyError, match="answer to 'act' cannot be sent: a object cannot be sent"):
         policy.act("unsendable")
-    assert policy.act("count")["calls"] == 4
+    with pytest.raises(PolicyError, match="answer to 'act' cannot be sent: it requires grad"):
+        policy.act("attached")
+    with pytest.raises(PolicyError, match="answer to 'act' cannot be sent: maximum recursion depth"):
+        policy.act("endless")
+    assert policy.act("count")["calls"] == 6
+
+
+class Attached:
+    """As an array of a library that keeps it to itself."""
+
+    def __array__(self, *args: Any, **more: Any) -> Any:
+        raise RuntimeError("it requires grad: detach it first")
+
+
+ENDLESS: list[Any] = []
+ENDLESS.append(ENDLESS)
 
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(object(), "a object cannot be sent"), (np.array([None]), "dtype object"), ({1: 2}, "keys must be text")],
+    [
+        (object(), "a object cannot be sent"),
+        (np.array([None]), "dtype object"),
+        ({1: 2}, "keys must be text"),
+        (Attached(), "act: it requires grad"),
+        (ENDLESS, "act: maximum recursion depth"),
+    ],
+    ids=["object", "objects", "keys", "attached", "endless"],
 )
 def test_what_cannot_be_sent_is_refused_here(policy: PolicyClient, value: Any, words: str) -> None:
     with pytest.raises(PolicyError, match=words):
@@ -240,9 +274,33 @@ def test_a_call_that_takes_too_long_closes_it(environ: dict[str, str]) -> None:
     assert not psutil.pid_exists(pid)
 
 
+def test_an_interrupted_call_closes_it(environ: dict[str, str]) -> None:
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(*_: Any) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    timer = threading.Timer(0.2, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR1))
+    try:
+        with toy(environ) as policy:
+            timer.start()
+            with pytest.raises(Interrupted):
+                policy.act("hang")
+            with pytest.raises(PolicyError, match="the policy is closed"):
+                policy.act(1)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
 def test_the_socket_is_private_and_nothing_is_left(environ: dict[str, str]) -> None:
-    with toy(environ) as policy:
-        (path,) = [Path(word) for word in psutil.Process(policy.about["pid"]).cmdline() if word.endswith("policy.sock")]
+    with toy(environ, options={"key": "a-secret"}) as policy:
+        words = psutil.Process(policy.about["pid"]).cmdline()
+        assert "a-secret" not in " ".join(words)
+        assert policy.act("who")[3] == {"key": "a-secret"}
+        (path,) = [Path(word) for word in words if word.endswith("policy.sock")]
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         pid = policy.about["pid"]
@@ -301,6 +359,16 @@ def test_clients_one_after_another_and_then_it_ends(environ: dict[str, str], tmp
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize("more", [(), ("--remove-folder",)])
+def test_what_is_at_its_path_already_stays(environ: dict[str, str], tmp_path: Path, more: tuple[str, ...]) -> None:
+    (tmp_path / "s").write_text("somebody else's")
+    process = server(environ, tmp_path / "s", *more)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert b"cannot serve at" in said
+    assert (tmp_path / "s").read_text() == "somebody else's"
+
+
 def test_rubbish_ends_the_connection_and_not_the_server(environ: dict[str, str], tmp_path: Path) -> None:
     import socket
     import struct
@@ -326,6 +394,8 @@ def test_rubbish_ends_the_connection_and_not_the_server(environ: dict[str, str],
         assert policy.act(5) == 5
         with pytest.raises(PolicyError, match="there is no call 'explode'; there are act, act_batch"):
             policy._call("explode")
+        with pytest.raises(PolicyError, match="there is no call"):
+            policy._call(["act"])  # type: ignore[arg-type]
     process.communicate(timeout=10)
     assert process.returncode == 0
 

@@ -29,9 +29,17 @@ def new_worker(name: str, path: Path) -> Path:
         the folder made.
 
     Raises:
-        ConfigError: the name cannot be used, or there is something of that name.
+        ConfigError: the name cannot be used, there is something of that name, or the folder cannot be written to.
     """
     folder = path / name
+    try:
+        _make(name, path, folder)
+    except OSError as error:
+        raise ConfigError([Problem("path", f"{folder} cannot be made: {error}")]) from error
+    return folder
+
+
+def _make(name: str, path: Path, folder: Path) -> None:
     problems = [*_name_problems(name), *([Problem("path", f"{folder} is there already")] if folder.exists() else [])]
     if path.exists() and not path.is_dir():
         problems.append(Problem("path", f"{path} is no folder"))
@@ -44,13 +52,9 @@ def new_worker(name: str, path: Path) -> Path:
         with resources.as_file(resources.files(__name__) / "template") as template:
             _write(template, staged, _words(name))
         staged.chmod(0o755)
-        try:
-            staged.rename(folder)
-        except OSError as error:
-            raise ConfigError([Problem("path", f"{folder} cannot be made: {error}")]) from error
+        staged.rename(folder)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-    return folder
 
 
 def _words(name: str) -> dict[str, str]:

@@ -183,6 +183,7 @@ class _Building:
             built = self._run()
         except EnvironmentFailed as error:
             if not error.cancelled:
+                self.hold.check()  # the file is the successor's to write, if there is one
                 failed = {
                     "failures": self.failures + 1,
                     "failed": str(error),
@@ -242,9 +243,11 @@ class _Building:
             variables["VIRTUAL_ENV"] = str(self.folder)
         self._say(f"$ {shlex.join(command)}\n")
         cwd = self.folder if self.folder.is_dir() else self.folder.parent
-        return run_command(
+        ended = run_command(
             command, cwd=cwd, variables=variables, log=self.log, building=str(place.building), watch=watch
         )
+        self.hold.check()  # whoever has taken over has killed it: that is no failure of the step
+        return ended
 
     def _commands(self, step: Step | str) -> list[list[str]]:
         python = str(self.folder / "bin" / "python")

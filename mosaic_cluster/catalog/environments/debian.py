@@ -164,11 +164,14 @@ def _run(command: Sequence[str], cwd: Path) -> str:
 
 def _drop_known_libraries(root: Path) -> None:
     """Leave out libraries that this system has: programs that Python starts must get the system's own."""
+    root = root.resolve()
     have = {line.split()[0] for line in _run(["/sbin/ldconfig", "-p"], root).splitlines() if "=>" in line}
-    libraries = [path for path in (root / "usr" / "lib").glob("*/lib*.so*") if path.is_file()]
+    found = (path for path in (root / "usr" / "lib").glob("*/lib*.so*") if path.is_file())
+    libraries = [path for path in found if path.parent.resolve().is_relative_to(root)]
     known = [path for path in libraries if path.name in have]
     for path in {*known, *(path.resolve() for path in known)}:
-        path.unlink()
+        if path.is_relative_to(root):  # an absolute link leads to the system's own
+            path.unlink(missing_ok=True)
     for path in libraries:
         if path.is_symlink() and not path.exists():
             path.unlink()

@@ -89,17 +89,22 @@ def probe_interpreter(path: Path, origin: str, variables: Mapping[str, str] | No
         changed = path.stat().st_mtime_ns
     except OSError:
         return "is not there"
-    answer = _ask(str(path), changed, tuple(sorted((variables or {}).items())))
-    if isinstance(answer, str):
-        return answer
+    try:
+        answer = _ask(str(path), changed, tuple(sorted((variables or {}).items())))
+    except _NoAnswer as error:
+        return str(error)
     version, implementation, platform, libc, base = answer
     # Of an environment, the Python that it was made from: whoever made it may remove it.
     real = base if Path(base).exists() else str(path)
     return Interpreter(real, version, implementation, f"{platform} {libc}".strip(), origin, dict(variables or {}))
 
 
+class _NoAnswer(Exception):
+    """Why there was none. An exception, since those are not cached: a busy machine is so for a while only."""
+
+
 @lru_cache(maxsize=256)
-def _ask(path: str, changed: int, variables: tuple[tuple[str, str], ...]) -> list[Any] | str:
+def _ask(path: str, changed: int, variables: tuple[tuple[str, str], ...]) -> list[Any]:
     del changed  # only so that a replaced executable is asked anew
     try:
         done = subprocess.run(
@@ -113,12 +118,13 @@ def _ask(path: str, changed: int, variables: tuple[tuple[str, str], ...]) -> lis
         answer: list[Any] = json.loads(done.stdout)
         return answer
     except subprocess.TimeoutExpired:
-        return f"does not answer within {PROBE_SECONDS:g} s"
+        raise _NoAnswer(f"does not answer within {PROBE_SECONDS:g} s") from None
     except OSError as error:
-        return f"cannot be started ({error.strerror})"
+        raise _NoAnswer(f"cannot be started ({error.strerror})") from None
     except ValueError:
         words = [line for line in done.stderr.splitlines() if line.strip()]
-        return f"does not start ({words[-1][:200] if words else f'exit code {done.returncode}'})"
+        why = words[-1][:200] if words else f"exit code {done.returncode}"
+        raise _NoAnswer(f"does not start ({why})") from None
 
 
 def _own_minor() -> str:

@@ -178,14 +178,17 @@ def remove(entry: Stored, cache_dir: Path | None = None) -> None:
 
 def is_used(folder: Path) -> bool:
     """Whether a process of this machine runs in an environment."""
-    mark = f"VIRTUAL_ENV={folder}".encode()
+    mark = b"VIRTUAL_ENV="
+    wanted = os.path.realpath(folder)  # the cache's path may have a link in it, which its processes have followed
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                if mark in Path("/proc", name, "environ").read_bytes().split(b"\0"):
-                    return True
+                words = Path("/proc", name, "environ").read_bytes().split(b"\0")
             except OSError:
                 continue
+            named = (os.fsdecode(word[len(mark) :]) for word in words if word.startswith(mark))
+            if any(os.path.realpath(each) == wanted for each in named):
+                return True
     return False
 
 

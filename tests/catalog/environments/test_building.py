@@ -17,8 +17,19 @@ import psutil
 import pytest
 from support import wait_for
 
-from mosaic_cluster.catalog.environments import Environment, Place, Step, build, find_interpreter, remove, stored
+from mosaic_cluster.catalog.environments import (
+    Environment,
+    Place,
+    Step,
+    build,
+    building,
+    find_interpreter,
+    remove,
+    stored,
+)
 from mosaic_cluster.catalog.environments.building import BuildProgress
+from mosaic_cluster.catalog.environments.commands import Ended
+from mosaic_cluster.catalog.environments.store import is_used
 from mosaic_cluster.worker.errors import EnvironmentFailed
 
 APPEND = "import sys; open(sys.argv[1], 'a').write(sys.argv[2])"
@@ -185,6 +196,36 @@ def test_who_waited_takes_the_others_failure(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFailed):  # but who comes later tries again
         build(place(tmp_path, *steps))
     assert marks.read_text() == "xx"
+
+
+def test_who_was_taken_over_from_takes_it_for_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its command was killed by the successor, which fails then, and whose words hold."""
+    where = place(tmp_path)
+    failed = {"failures": 1, "failed": "the successor's words", "summary": "", "network": False}
+
+    def taken_over(*_: Any, **__: Any) -> Ended:
+        (where.building / "holder.7").write_text('{"released": true}')
+        (where.building / "state.json").write_text(json.dumps(failed))
+        return Ended(-9, ())
+
+    monkeypatch.setattr(building, "run_command", taken_over)
+    monkeypatch.setattr("mosaic_cluster.catalog.environments.holding.BEAT_SECONDS", 0.0)
+    with pytest.raises(EnvironmentFailed, match="the successor's words"):
+        build(where)
+    assert json.loads((where.building / "state.json").read_text()) == failed
+
+
+def test_used_through_a_link_is_used(tmp_path: Path) -> None:
+    (tmp_path / "real" / "made").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to("real")
+    used = {**os.environ, "VIRTUAL_ENV": str(tmp_path / "real" / "made")}
+    process = subprocess.Popen(["sleep", "60"], env=used)
+    try:
+        assert is_used(tmp_path / "linked" / "made")
+        assert not is_used(tmp_path / "linked" / "other")
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_cancelled(tmp_path: Path) -> None:

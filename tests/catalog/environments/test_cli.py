@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 import textwrap
 from pathlib import Path
@@ -141,3 +143,30 @@ def test_packages_of_another_python_are_found_out(bench: Bench) -> None:
     code, out, _ = bench("doctor", "housed")
     assert code == 1
     assert f"WRONG  packages        it sees packages of another Python: {other}" in out
+
+
+def test_what_another_machine_built_is_left_to_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entries, "registrations", lambda: iter(()))
+    made = bench.folder / "cache" / "environments" / ".made"
+    for name, host in (("gone-1.1", os.uname().nodename), ("gone-2.1", "another-host")):
+        (made / name).mkdir(parents=True)
+        record = {"host": host, "built_at": 0, "interpreter": {"version": "3.9.1"}}
+        (made / name / "environment.json").write_text(json.dumps(record))
+        (made.parent / name.removesuffix(".1")).symlink_to(f".made/{name}")
+    code, _, err = bench("environments", "--prune")
+    assert code == 0
+    assert "removed 1: " in err
+    assert "gone-2.1 is left: another-host has built it" in err
+    assert [path.name for path in made.iterdir()] == ["gone-2.1"]
+
+
+def test_a_cache_that_cannot_be_written_to_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.declare(f'[[environment]]\ninterpreter = "{sys.executable}"\n')
+    monkeypatch.setattr("mosaic_cluster.app.environments.make_ready", _full)
+    code, out, err = bench("install", "housed", "--json")
+    assert (code, json.loads(out)[0]["state"]) == (1, "failed")
+    assert f"the environment of housed cannot be had in {bench.folder / 'cache'}: [Errno 28]" in err
+
+
+def _full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "/cache/contract")

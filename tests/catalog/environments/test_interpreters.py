@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mosaic_cluster.catalog.environments import Interpreter, find_interpreter
+from mosaic_cluster.catalog.environments import Interpreter, debian, find_interpreter
 from mosaic_cluster.catalog.environments.interpreters import probe_interpreter
 from mosaic_cluster.worker.errors import EnvironmentFailed
 
@@ -82,3 +82,31 @@ def test_what_does_not_start(home: Path) -> None:
     assert "command not found" in str(probe_interpreter(broken, "here"))
     assert probe_interpreter(home / "nothing", "here") == "is not there"
     assert isinstance(probe_interpreter(Path(sys.executable), "here"), Interpreter)
+
+
+def test_what_did_not_answer_is_asked_again(home: Path) -> None:
+    slow = fake(home / "slow", "3.6.1")
+    slow.write_text(slow.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\n[ -e {home}/ready ] || exit 1\n"))
+    assert probe_interpreter(slow, "here") == "does not start (exit code 1)"
+    (home / "ready").touch()
+    assert isinstance(probe_interpreter(slow, "here"), Interpreter)
+
+
+def test_of_an_unpacked_python_only_what_was_unpacked_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system, real = tmp_path / "system", tmp_path / "real"
+    unpacked = real / "usr" / "lib" / "x86_64-linux-gnu"
+    for folder in (system, unpacked):
+        folder.mkdir(parents=True)
+    for path in (system / "libz.so.1", system / "libm.so.6", unpacked / "libz.so.1.2", unpacked / "libown.so.1"):
+        path.touch()
+    (unpacked / "libz.so.1").symlink_to("libz.so.1.2")
+    (unpacked / "libm.so.6").symlink_to(system / "libm.so.6")
+    (unpacked.parent / "elsewhere").symlink_to(system)
+    (tmp_path / "root").symlink_to(real)
+    have = "".join(f"\t{name} (libc6) => /lib/{name}\n" for name in ("libz.so.1", "libz.so.1.2", "libm.so.6"))
+    monkeypatch.setattr(debian, "_run", lambda command, cwd: have)
+    debian._drop_known_libraries(tmp_path / "root")
+    assert [path.name for path in unpacked.iterdir()] == ["libown.so.1"]
+    assert sorted(path.name for path in system.iterdir()) == ["libm.so.6", "libz.so.1"]
