@@ -27,11 +27,11 @@ demo: $(READY)  ## Sweep PPO on CartPole: four configurations, two seeds each, o
 	$(BIN)/mosaic run docs/examples/cartpole-sweep.yaml
 
 test: $(READY)  ## The test suite, three at a time (about 7 minutes on two cores).
-	# Most tests wait for processes to start: more at once than there are cores.
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	# Most tests wait for processes to start: more at once than there are cores. Those that share a cluster stay together.
+	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 test-slow: $(READY)  ## The heavier tests.
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 test-workers: $(READY)  ## Build all workers' environments from nothing, run every library for real (CACHE=folder: kept there).
 	@folder='$(CACHE)'; \

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import s3_server as s3_servers
+from hypothesis import settings
 from support import (
     FIXTURES,
     Cluster,
@@ -24,6 +25,9 @@ from support import (
     wait_for,
     write_spec,
 )
+
+settings.register_profile("any machine", deadline=None)  # how long an example takes is a busy machine's affair
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

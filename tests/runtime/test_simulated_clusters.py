@@ -16,6 +16,8 @@ from support import mosaic, wait_for
 
 GIB = 1024**3
 
+pytestmark = pytest.mark.xdist_group("simulated clusters")  # one cluster for all
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Simulated]:

@@ -7,6 +7,7 @@ import pytest
 from mosaic_cluster.testing import ContractCase, WorkerContract, case_of
 
 
+@pytest.mark.xdist_group("contract of barlog, without its library")
 class TestContractWithoutTheLibrary(WorkerContract):
     """What must hold where its worlds is not installed; the rest is reported as not run."""
 
@@ -17,6 +18,7 @@ class TestContractWithoutTheLibrary(WorkerContract):
 
 @pytest.mark.workers
 @pytest.mark.timeout(1200)
+@pytest.mark.xdist_group("contract of barlog")
 class TestContract(WorkerContract):
     """With the real library."""
 

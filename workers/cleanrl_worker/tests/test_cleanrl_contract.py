@@ -9,6 +9,7 @@ from mosaic_cluster.testing import ContractCase, WorkerContract, case_of
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+@pytest.mark.xdist_group("contract of cleanrl")
 class TestContract(WorkerContract):
     """With the real library."""
 

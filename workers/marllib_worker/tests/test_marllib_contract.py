@@ -6,6 +6,7 @@ import pytest
 from mosaic_cluster.testing import ContractCase, WorkerContract, case_of
 
 
+@pytest.mark.xdist_group("contract of marllib, without its library")
 class TestContractWithoutTheLibrary(WorkerContract):
     """What must hold where MARLlib is not installed; the rest is reported as not run."""
 
@@ -16,6 +17,7 @@ class TestContractWithoutTheLibrary(WorkerContract):
 
 @pytest.mark.workers
 @pytest.mark.timeout(1200)
+@pytest.mark.xdist_group("contract of marllib")
 class TestContract(WorkerContract):
     """With the real library."""
 

@@ -7,6 +7,7 @@ import pytest
 from mosaic_cluster.testing import ContractCase, WorkerContract, case_of
 
 
+@pytest.mark.xdist_group("contract of mctx, without its library")
 class TestContractWithoutTheLibrary(WorkerContract):
     """What must hold where mctx is not installed; the rest is reported as not run."""
 

@@ -74,6 +74,7 @@ def episodes(done: subprocess.CompletedProcess[str]) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("contract of mctx")
 class TestContract(WorkerContract):
     """What every worker promises, with the real library."""
 

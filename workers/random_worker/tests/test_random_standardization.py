@@ -22,6 +22,7 @@ from mosaic_cluster.worker import ConfigError
 CONTRACT = str(Path(mosaic_cluster.__file__).parent.parent)
 
 
+@pytest.mark.xdist_group("contract of random")
 class TestContract(WorkerContract):
     @pytest.fixture
     def contract_case(self) -> ContractCase:

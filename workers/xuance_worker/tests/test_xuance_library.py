@@ -49,10 +49,11 @@ def interpreter() -> str:
     return str(build(locate("xuance", declared)).python)
 
 
+@pytest.mark.xdist_group("contract of xuance")
 class TestContract(WorkerContract):
     """All checks of the contract, in the environment that the worker declares."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def contract_case(self) -> ContractCase:
         """Its own case."""
         return case_of("xuance", "xuance_worker", seconds=600.0)

@@ -27,10 +27,11 @@ from mosaic_cluster.worker import (
 )
 
 
+@pytest.mark.xdist_group("contract of xuance, without its library")
 class TestContract(WorkerContract):
     """What can be checked from outside without XuanCe."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def contract_case(self) -> ContractCase:
         """Its own case."""
         return case_of("xuance", "xuance_worker", library=False)
