@@ -277,10 +277,11 @@ def joined(tmp_path: Path) -> Iterator[Lab]:
         yield Lab(tmp_path, cluster.env, cluster.address)
 
 
-@pytest.mark.workers
+@pytest.mark.slow
 def test_env_runners_and_learners_are_in_the_group_of_the_run(joined: Lab) -> None:
     config = {**SMALL, "num_env_runners": None, "num_learners": 1, "total_steps": 1000}
-    done = joined.run(config, worker="ray", resources={"cpus": 4})
+    spec = joined.write(config, worker="ray", resources={"cpus": 4})
+    done = joined.mosaic("run", spec, *joined.where, timeout=500)  # of four processes each imports RLlib
     assert done.returncode == 0, done.stdout + done.stderr
     (told,) = [line["payload"] for _, line in joined.experiment.lines() if line.get("event") == "run_completed"]
     processes = told["processes"]
