@@ -43,8 +43,8 @@ _PathLike = Union[str, "os.PathLike[str]"]
 HEARTBEAT_SECONDS = 1.0
 RECENT_EPISODES = 20
 ANNOUNCED = ".announced.json"
-"""Beside the checkpoints: which were announced, with their scores. An attempt that is killed writes no manifest, and the
-next one of the run must know of them all the same."""
+"""Beside the checkpoints: which were announced, with their scores. An attempt that is killed writes no manifest, and
+the next one of the run must know of them all the same."""
 
 
 class WorkerSession:

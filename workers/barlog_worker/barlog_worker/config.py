@@ -259,8 +259,8 @@ def _agent_problems(settings: _Settings) -> _Found:
             found.append(({"demonstrations", "agent"}, Problem("demonstrations", words)))
         if not os.path.isabs(settings.demonstrations):
             words = (
-                f"{settings.demonstrations!r} is relative, and would be looked for in the run's own folder, which is new: "
-                "give an absolute path, the same on all nodes"
+                f"{settings.demonstrations!r} is relative: it would be looked for in the run's own folder, which is "
+                "new; give an absolute path, the same on all nodes"
             )
             found.append(({"demonstrations"}, Problem("demonstrations", words)))
     elif settings.agent == "few_shot" and settings.backend == "builtin":

@@ -95,7 +95,9 @@ class Trainer:
 
     def _count(self, result: Mapping[str, Any]) -> int:
         if not self.config.algorithm.offline:
-            return int(result[LIFETIME_STEPS])
+            # 0 in an iteration that ended before a runner of appo or impala gave anything.
+            self._learned = max(self._learned, int(result.get(LIFETIME_STEPS) or 0))
+            return self._learned
         from ray_worker.offline import UPDATES
 
         self._learned += UPDATES * int(self._algorithm.config.train_batch_size_per_learner)
