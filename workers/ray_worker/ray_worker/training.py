@@ -142,8 +142,9 @@ class Trainer:
         return {"algorithm": _place(), "env_runners": list(remote), "learners": learners}
 
     def stop(self) -> None:
-        """End what the algorithm has started."""
-        self._algorithm.stop()
+        """End what the algorithm has started, if there is one."""
+        if self._algorithm is not None:
+            self._algorithm.stop()
 
 
 def _place() -> dict[str, Any]:
