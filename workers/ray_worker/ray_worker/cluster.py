@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,8 @@ def home(environ: Mapping[str, str], cpus: int, stop: Any = None) -> Iterator[Ho
         environ: ``MOSAIC_RAY_ADDRESS``, ``MOSAIC_RAY_NAMESPACE``, ``MOSAIC_RAY_NODE`` and ``MOSAIC_PLACEMENT_GROUP``
             say which cluster to join; without them it is a Ray of the run's own.
         cpus: of such a Ray.
-        stop: its ``install()`` is called whenever Ray has put its own handlers of signals, which end the process at
-            once. Where it says yes before the group is ready, that is not waited for.
+        stop: if it has ``install()``, signals stay its own. Where it says yes before the group is ready, that is not
+            waited for.
 
     Raises:
         ConnectionError: the cluster or the group is not there.
@@ -79,16 +80,15 @@ def _joined(environ: Mapping[str, str], stop: Any) -> Iterator[Any]:
 
     address = environ["MOSAIC_RAY_ADDRESS"]
     try:
-        ray.init(
-            address=address,
-            namespace=environ["MOSAIC_RAY_NAMESPACE"],
-            _node_ip_address=environ.get("MOSAIC_RAY_NODE"),
-            **_quiet(),
-        )
+        with _signals_stay(stop):
+            ray.init(
+                address=address,
+                namespace=environ["MOSAIC_RAY_NAMESPACE"],
+                _node_ip_address=environ.get("MOSAIC_RAY_NODE"),
+                **_quiet(),
+            )
     except Exception as error:
         raise ConnectionError(f"the Ray cluster at {address} cannot be joined: {error}") from error
-    finally:
-        _heed(stop)
     try:
         name = environ["MOSAIC_PLACEMENT_GROUP"]
         try:
@@ -115,7 +115,8 @@ def _own(environ: Mapping[str, str], cpus: int, stop: Any) -> Iterator[Any]:
     if "CUDA_VISIBLE_DEVICES" in environ:
         options["num_gpus"] = len([each for each in environ["CUDA_VISIBLE_DEVICES"].split(",") if each.strip()])
     try:
-        _start(options, stop)
+        with _signals_stay(stop):
+            _start(options)
         bundles = [{"CPU": 1.0} for _ in range(cpus)]
         gpus = int(ray.cluster_resources().get("GPU", 0))
         for number in range(gpus):
@@ -146,13 +147,22 @@ def _wait_for(group: Any, stop: Any) -> None:
             return
 
 
-def _heed(stop: Any) -> None:
-    """Signals are ours again: Ray's handler of SIGTERM ends the process, with exit code 15."""
-    if hasattr(stop, "install"):
+@contextmanager
+def _signals_stay(stop: Any) -> Iterator[None]:
+    """Ray begins its start, which takes seconds, with a handler of SIGTERM that ends the process: it is not put."""
+    if not hasattr(stop, "install"):
+        yield
+        return
+    utils: Any = import_module("ray._private.utils")  # there is no other way to tell it; Ray's version is pinned
+    puts, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = puts
         stop.install()
 
 
-def _start(options: dict[str, Any], stop: Any) -> None:
+def _start(options: dict[str, Any]) -> None:
     """Start a Ray. It gives itself half a minute for that, which a busy machine may not keep: several tries."""
     import ray
 
@@ -173,8 +183,6 @@ def _start(options: dict[str, Any], stop: Any) -> None:
             ray.shutdown()
             if attempt + 1 == START_TRIES:
                 raise
-        finally:
-            _heed(stop)
 
 
 def _quiet() -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,16 +22,11 @@ from mosaic_cluster.worker import ConfigError
 class FakeRay:
     """Answers at once what it is asked, or never."""
 
-    def __init__(self, *, busy: bool = False, starts: bool = True) -> None:
-        self.busy, self.starts = busy, starts
+    def __init__(self, *, busy: bool = False) -> None:
+        self.busy = busy
         self.asked: list[str] = []
         self.exceptions = SimpleNamespace(RayError=OSError, RayTaskError=KeyError)
         self.util = SimpleNamespace(placement_group=lambda *_, **__: SimpleNamespace(ready=lambda: None))
-
-    def init(self, **_: Any) -> None:
-        self.asked.append("init")
-        if not self.starts:
-            raise RuntimeError("it does not start")
 
     def wait(self, references: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
         return ([], references) if self.busy else (references, [])
@@ -141,17 +138,30 @@ class TestSignals:
     @pytest.fixture
     def ray(self, monkeypatch: pytest.MonkeyPatch) -> FakeRay:
         ray = FakeRay(busy=True)
-        monkeypatch.setitem(__import__("sys").modules, "ray", ray)
+        monkeypatch.setitem(sys.modules, "ray", ray)  # type: ignore[arg-type]
         return ray
 
-    def test_they_are_taken_back_after_each_start(self, ray: FakeRay) -> None:
-        stop = Stop(False)
-        cluster._start({}, stop)
+    @pytest.fixture
+    def put(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        """The handlers that Ray's own function has put."""
+        put: list[Any] = []
+        monkeypatch.setitem(sys.modules, "ray._private.utils", SimpleNamespace(set_sigterm_handler=put.append))  # type: ignore[arg-type]
+        return put
+
+    def test_they_stay_ours_while_ray_starts_and_if_it_does_not(self, put: list[Any]) -> None:
+        stop, utils = Stop(False), sys.modules["ray._private.utils"]
+        with contextlib.suppress(ValueError), cluster._signals_stay(stop):
+            utils.set_sigterm_handler("Ray's")
+            raise ValueError("it does not start")
+        assert put == []
         assert stop.installed == 1
-        ray.starts = False
-        with pytest.raises(RuntimeError, match="does not start"):
-            cluster._start({}, stop)
-        assert stop.installed == 1 + cluster.START_TRIES
+        utils.set_sigterm_handler("Ray's")
+        assert put == ["Ray's"]
+
+    def test_they_are_rays_where_nobody_else_wants_them(self, put: list[Any]) -> None:
+        with cluster._signals_stay(None):
+            sys.modules["ray._private.utils"].set_sigterm_handler("Ray's")
+        assert put == ["Ray's"]
 
     def test_a_stop_ends_the_wait_for_the_group(self, ray: FakeRay) -> None:
         cluster._wait_for(SimpleNamespace(ready=lambda: None), Stop(True))

@@ -173,6 +173,17 @@ class TestRefusals:
         assert words in (tmp_path / "err").read_text()
 
 
+@pytest.mark.slow
+def test_a_stop_while_ray_starts(tmp_path: Path) -> None:
+    """Ray puts a handler of its own first of all; its start takes seconds."""
+    process = start(tmp_path, SMALL)
+    wait_for(lambda: list(Path("/tmp").glob(f"mosaic-ray-{process.pid}-*/session_*")), 120, "Ray to start")
+    process.terminate()
+    assert process.wait(120) == 143, (tmp_path / "err").read_text()
+    assert [line["event"] for line in events(tmp_path)][-1] == "run_cancelled"
+    assert not list(Path("/tmp").glob(f"mosaic-ray-{process.pid}-*"))
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One run without interruption, on a Ray of its own."""
