@@ -170,6 +170,8 @@ def _keep_files_in(folder: str) -> None:
 
 def _episodes(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     told = result.get(EPISODES, [])
+    if isinstance(told, str):
+        told = [told]  # RLlib takes a single one out of its list
     return [json.loads(each) for each in told] if isinstance(told, list | tuple) else []
 
 

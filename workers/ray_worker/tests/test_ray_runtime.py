@@ -179,3 +179,13 @@ def test_steps_never_go_back_where_an_iteration_brought_none(tmp_path: Path) -> 
     trainer = Trainer(RayConfig(run_id="r1", algo="appo").to_dict(), Share(1), 1, str(tmp_path))
     assert [trainer._count({LIFETIME_STEPS: steps}) for steps in (0, 50, 0, 100)] == [0, 50, 50, 100]
     assert trainer._count({}) == 100
+
+
+@pytest.mark.parametrize(
+    ("told", "steps"), [([], []), (float("nan"), []), ('{"steps": 3}', [3]), (['{"steps": 3}'] * 2, [3, 3])]
+)
+def test_an_episode_that_ended_alone_is_told_too(told: Any, steps: list[int]) -> None:
+    from ray_worker.training import EPISODES, _episodes
+
+    assert [each["steps"] for each in _episodes({EPISODES: told})] == steps
+    assert _episodes({}) == []
