@@ -147,9 +147,17 @@ def _checkpoints(files: RunFiles, known: CheckpointMetadata | None) -> Checkpoin
             return None
         known = CheckpointMetadata(directory="checkpoints")
     known.files = known.files or files.checkpoints
-    if not known.final_checkpoint:
-        known.final_checkpoint = files.last_checkpoint()
+    # A manifest may be of an earlier attempt: one that is killed writes none, and has saved later ones.
+    announced = files.last_checkpoint()
+    if announced is not None:
+        if announced != known.final_checkpoint and not _listed(announced, known.files):
+            known.files = [*known.files, announced]
+        known.final_checkpoint = announced
     return known
+
+
+def _listed(name: str, files: Sequence[str]) -> bool:
+    return any(each == name or each.startswith(f"{name}/") for each in files)
 
 
 @dataclass(frozen=True)
@@ -173,7 +181,7 @@ def _run_files(home: ExperimentHome, life: RunLife) -> Iterator[RunFiles]:
         folder = home.run_dir(life.run_id)
         checkpoints = folder / "checkpoints"
         files = (
-            sorted(str(path.relative_to(folder)) for path in checkpoints.rglob("*") if path.is_file())
+            sorted(str(path.relative_to(folder)) for path in checkpoints.rglob("*") if _finished(path, folder))
             if checkpoints.is_dir()
             else []
         )
@@ -187,6 +195,11 @@ def _run_files(home: ExperimentHome, life: RunLife) -> Iterator[RunFiles]:
                 run.download(name, Path(there) / name)
         names = sorted({name for each in saved for name in each.names()})
         yield RunFiles(Path(there), names, lambda: saved[-1].stored if saved else None)
+
+
+def _finished(path: Path, folder: Path) -> bool:
+    """Whether it is of a checkpoint: hidden is what is being written, and the list that sessions keep of them."""
+    return path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _last_announced(folder: Path, attempts: int) -> str | None:

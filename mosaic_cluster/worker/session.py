@@ -25,12 +25,15 @@ A runtime may use it like this::
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import time
 from collections import deque
 from pathlib import Path
 from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Union
 
+from mosaic_cluster.worker._plain import json_text
 from mosaic_cluster.worker.analytics import ArtifactsMetadata, CheckpointMetadata, WorkerAnalyticsManifest
 from mosaic_cluster.worker.program import telemetry_stream
 from mosaic_cluster.worker.telemetry import TelemetryEmitter
@@ -39,6 +42,9 @@ _PathLike = Union[str, "os.PathLike[str]"]
 
 HEARTBEAT_SECONDS = 1.0
 RECENT_EPISODES = 20
+ANNOUNCED = ".announced.json"
+"""Beside the checkpoints: which were announced, with their scores. An attempt that is killed writes no manifest, and
+the next one of the run must know of them all the same."""
 
 
 class WorkerSession:
@@ -102,9 +108,8 @@ class WorkerSession:
         self._save_soon = False
         self._looked_at = _steps(environ.get("MOSAIC_REPORT_STEPS", ""))
         self._returns: Deque[float] = deque(maxlen=RECENT_EPISODES)
-        self._best: Optional[str] = None
-        self._best_score = float("-inf")
-        self._files: List[Path] = []
+        # Names of the run's checkpoints, as in the manifest, in the order they were announced last; with their scores.
+        self._announced: Dict[str, Optional[float]] = {}
 
     @property
     def stopping(self) -> bool:
@@ -131,8 +136,9 @@ class WorkerSession:
 
         Args:
             train: is given this session, moves :attr:`step`, and returns its results as plain values: numbers for
-                the summary. Where it returns while :attr:`stopping` holds, the run counts as cancelled, unless its
-                results say ``"status": "completed"``.
+                the summary. Where it returns while :attr:`stopping` holds, the run counts as cancelled, unless all of
+                the config's ``total_steps`` are done and what was learned last is saved; a ``status`` in its results,
+                ``"completed"`` or ``"cancelled"``, is the last word.
             dry_run: ``train`` builds and checks everything, and returns what it found.
 
         Returns:
@@ -146,6 +152,7 @@ class WorkerSession:
         try:
             if not dry_run:
                 self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+                self._remember()
             results = dict(train(self) or {})
         except Exception as error:
             self.emitter.run_failed({"status": "failed", "step": self.step}, exc_info=error)
@@ -154,6 +161,7 @@ class WorkerSession:
 
     def resumed(self, step: int) -> None:
         """The checkpoint at :attr:`resume_from` has been loaded; training goes on from ``step``."""
+        self._remember()
         self.step = self._began_at_step = self._saved_step = step
         self._looked_at = [each for each in self._looked_at if each > step]
         self.emitter.checkpoint_loaded({"path": str(self.resume_from), "step": step})
@@ -224,21 +232,68 @@ class WorkerSession:
         self.heartbeat(now=True)
         self._save_soon = False
         self._saved_step = self.step
-        self._files = [each for each in self._files if each != path] + [path]
         value = self.episodic_return if score is None else float(score)
+        name = self._relative(path)
+        self._announced.pop(name, None)
+        self._announced[name] = value
         line: Dict[str, Any] = {"path": str(path), "step": self.step, **fields}
         if value is not None:
             line["score"] = value
-            if value >= self._best_score:
-                self._best, self._best_score = str(path), value
+        self._write_announced()
         self.emitter.checkpoint_saved(line)
 
     def keep(self, newest: int) -> None:
-        """Remove all but the newest checkpoints of this attempt, the best one excepted."""
-        kept = set(map(str, self._files[-newest:])) | ({self._best} if self._best else set())
-        for path in [each for each in self._files if str(each) not in kept]:
-            _remove(path)
-            self._files.remove(path)
+        """Remove all but the newest checkpoints of the run, the best one excepted; of all its attempts."""
+        kept = {*list(self._announced)[-newest:], self._best()}
+        for name in [each for each in self._announced if each not in kept]:
+            _remove(self.run_dir / name)
+            del self._announced[name]
+
+    def _there(self) -> List[str]:
+        return [name for name in self._announced if (self.run_dir / name).exists()]
+
+    def _best(self) -> Optional[str]:
+        """The checkpoint with the highest score, the later of equals; ``None`` where none has one."""
+        scores = {name: self._announced[name] for name in reversed(self._there())}
+        known = [(value, name) for name, value in scores.items() if value is not None and not math.isnan(value)]
+        return max(known, key=lambda each: each[0])[1] if known else None
+
+    def _remember(self) -> None:
+        """Take over what earlier attempts have announced.
+
+        Only where this one goes on from one of these: a checkpoint of another run, or a copy of it, comes with another
+        past, and what was reached before in this folder is none of its.
+        """
+        if self.resume_from is None or self._announced:
+            return
+        try:
+            said = json.loads((self.checkpoint_dir / ANNOUNCED).read_text(encoding="utf-8"))
+            names = {str(each["path"]): _number(each.get("score")) for each in said["checkpoints"]}
+            returns = [value for value in map(_number, said["returns"]) if value is not None]
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return  # there is none, or nothing that can be used: this attempt's own are listed
+        mine = self._relative(self.resume_from)
+        if mine not in names:
+            return
+        self._announced = names
+        self._announced = {name: names[name] for name in self._there()}
+        if mine == list(names)[-1]:  # they were not the last ones at an earlier checkpoint
+            self._returns.extend(returns)
+
+    def _write_announced(self) -> None:
+        checkpoints = [{"path": name, "score": value} for name, value in self._announced.items()]
+        text = json_text({"checkpoints": checkpoints, "returns": list(self._returns)})
+        target = self.checkpoint_dir / ANNOUNCED
+        unfinished = target.with_name(ANNOUNCED + ".tmp")
+        with contextlib.suppress(OSError):  # it only helps a next attempt
+            unfinished.write_text(text, encoding="utf-8")
+            os.replace(unfinished, target)
+
+    def _done(self) -> bool:
+        """Whether nothing is left: a stop that came in the last moment cuts nothing off."""
+        total = getattr(self.config, "total_steps", None)
+        reached = isinstance(total, (int, float)) and self.step >= total
+        return reached and (not self._announced or self._saved_step == self.step)
 
     def _about(self) -> Dict[str, Any]:
         config = self.config.to_dict()
@@ -254,7 +309,7 @@ class WorkerSession:
             status = "dry-run"
         else:
             self.heartbeat(now=True)
-            status = results.pop("status", "cancelled" if self.stopping else "completed")
+            status = results.pop("status", "cancelled" if self.stopping and not self._done() else "completed")
         summary: Dict[str, Any] = {"status": status, "step": self.step, "seconds": round(self.seconds, 3)}
         if not self.dry_run:
             summary.update(steps_per_second=self.steps_per_second, episodes=self.episodes)
@@ -270,16 +325,14 @@ class WorkerSession:
         return summary
 
     def _write_manifest(self, summary: Dict[str, Any]) -> None:
-        files = [path for path in self._files if path.exists()]
+        names = self._there()
         saved = None
-        if files:
-            names = [self._relative(path) for path in files]
-            best = self._relative(Path(self._best)) if self._best and Path(self._best).exists() else names[-1]
+        if names:
             saved = CheckpointMetadata(
-                directory=self._relative(files[-1].parent),
+                directory=self._relative((self.run_dir / names[-1]).parent),
                 format=self._format,
                 files=names,
-                best_checkpoint=best,
+                best_checkpoint=self._best() or names[-1],
                 final_checkpoint=names[-1],
             )
         manifest = WorkerAnalyticsManifest(
@@ -298,13 +351,17 @@ class WorkerSession:
     def _relative(self, path: Path) -> str:
         """Relative to the run's folder where it lies below: the folder may be moved as a whole."""
         try:
-            return str(path.resolve().relative_to(self.run_dir.resolve()))
+            return str((path.parent.resolve() / path.name).relative_to(self.run_dir.resolve()))
         except ValueError:
             return str(path)
 
 
 def _steps(text: str) -> List[int]:
     return sorted(int(step) for step in text.split(",") if step.strip().isdigit())
+
+
+def _number(value: Any) -> Optional[float]:
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _at_least_one(text: str) -> int:

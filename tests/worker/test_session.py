@@ -7,13 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import mosaic_cluster
-from mosaic_cluster.worker import WorkerAnalyticsManifest
+from mosaic_cluster.worker import CheckpointMetadata, WorkerAnalyticsManifest, WorkerSession
+from mosaic_cluster.worker.session import ANNOUNCED
 
 PROGRAM = """
 import os, sys, time
@@ -114,7 +116,7 @@ def test_a_run_to_the_end(tmp_path: Path) -> None:
     assert manifest.artifacts.checkpoints is not None
     assert manifest.artifacts.checkpoints.files == ["checkpoints/1000.txt"]
     assert manifest.artifacts.checkpoints.best_checkpoint == manifest.artifacts.checkpoints.final_checkpoint
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1000.txt"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [ANNOUNCED, "1000.txt"]
 
 
 def test_one_heartbeat_a_second_and_at_the_steps_looked_at(tmp_path: Path) -> None:
@@ -167,3 +169,116 @@ def test_how_it_fails(tmp_path: Path, config: dict[str, Any], code: int, said: s
     assert found == code
     assert said in err
     assert [line["event"] for line in lines][-1:] == ([] if "steps" in config else ["run_failed"])
+
+
+@dataclass
+class Ten:
+    run_id: str = "r1"
+    seed: int = 0
+    total_steps: int = 10
+
+    to_dict = asdict
+
+
+def attempt(folder: Path, *scores: float, resume: Path | None = None, ends: bool = True) -> WorkerSession:
+    """An attempt that saves once for each score, a step and an episode apart; unless it ends, it is as if killed."""
+    environ = {"MOSAIC_RUN_DIR": str(folder), "MOSAIC_CHECKPOINT_DIR": str(folder / "checkpoints")}
+    if resume is not None:
+        environ["MOSAIC_RESUME_FROM"] = str(resume)
+    session = WorkerSession("tiny", Ten(), environ=environ)
+
+    def train(session: WorkerSession) -> dict[str, Any]:
+        if resume is not None:
+            session.resumed(int(resume.stem))
+        for score in scores:
+            session.step += 1
+            session.episode(score, 1)
+            path = session.checkpoint_dir / f"{session.step}.txt"
+            path.write_text("saved")
+            session.saved(path, score=score)
+            session.keep(1)
+        if not ends:
+            raise KeyboardInterrupt
+        return {}
+
+    if ends:
+        session.run(train)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            session.run(train)
+    return session
+
+
+def listed(folder: Path) -> CheckpointMetadata | None:
+    return WorkerAnalyticsManifest.load(folder / "analytics.json").artifacts.checkpoints
+
+
+class TestAnEarlierAttempt:
+    def test_its_best_checkpoint_stays_the_best(self, tmp_path: Path) -> None:
+        attempt(tmp_path, 500.0, 300.0, ends=False)
+        attempt(tmp_path, 400.0, 450.0, resume=tmp_path / "checkpoints" / "2.txt")
+        found = listed(tmp_path)
+        assert found is not None
+        assert found.files == ["checkpoints/1.txt", "checkpoints/4.txt"]
+        assert (found.best_checkpoint, found.final_checkpoint) == ("checkpoints/1.txt", "checkpoints/4.txt")
+        assert sorted(path.name for path in (tmp_path / "checkpoints").glob("*.txt")) == ["1.txt", "4.txt"]
+
+    def test_its_episodes_count_for_the_mean(self, tmp_path: Path) -> None:
+        attempt(tmp_path, 100.0, 200.0, ends=False)
+        session = attempt(tmp_path, 600.0, resume=tmp_path / "checkpoints" / "2.txt")
+        assert session.episodic_return == 300.0
+        assert session.episodes == 1
+
+    def test_with_nothing_left_to_do_its_checkpoints_are_listed(self, tmp_path: Path) -> None:
+        attempt(tmp_path, 500.0, 300.0, ends=False)
+        attempt(tmp_path, resume=tmp_path / "checkpoints" / "2.txt")
+        found = listed(tmp_path)
+        assert found is not None
+        assert (found.best_checkpoint, found.final_checkpoint) == ("checkpoints/1.txt", "checkpoints/2.txt")
+
+    def test_from_a_copy_of_another_runs_checkpoint_nothing_is_taken_over(self, tmp_path: Path) -> None:
+        attempt(tmp_path, 500.0, 300.0, ends=False)
+        copied = tmp_path / "checkpoints" / "from-r2" / "2.txt"
+        copied.parent.mkdir()
+        copied.write_text("saved")
+        attempt(tmp_path, 50.0, resume=copied)
+        found = listed(tmp_path)
+        assert found is not None
+        assert found.files == ["checkpoints/3.txt"]
+        assert found.best_checkpoint == "checkpoints/3.txt"
+
+    @pytest.mark.parametrize("text", [None, "", "[1]", '{"checkpoints": [3], "returns": 1}', "\xff"])
+    def test_without_its_list_the_attempts_own_are_listed(self, tmp_path: Path, text: str | None) -> None:
+        attempt(tmp_path, 500.0, ends=False)
+        announced = tmp_path / "checkpoints" / ANNOUNCED
+        announced.unlink() if text is None else announced.write_text(text, encoding="latin-1")
+        attempt(tmp_path, 50.0, resume=tmp_path / "checkpoints" / "1.txt")
+        found = listed(tmp_path)
+        assert found is not None
+        assert found.files == ["checkpoints/2.txt"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "save", "said", "status"),
+    [
+        (10, True, {}, "completed"),
+        (10, False, {}, "cancelled"),
+        (9, True, {}, "cancelled"),
+        (10, True, {"status": "cancelled"}, "cancelled"),
+        (9, True, {"status": "completed"}, "completed"),
+    ],
+    ids=["all is done and saved", "the last is not saved", "steps are left", "it says so", "it says otherwise"],
+)
+def test_a_stop_in_the_last_moment(tmp_path: Path, steps: int, save: bool, said: dict[str, str], status: str) -> None:
+    session = WorkerSession("tiny", Ten(), stop_requested=lambda: True, environ={"MOSAIC_RUN_DIR": str(tmp_path)})
+    session.checkpoint_dir = tmp_path / "checkpoints"
+
+    def train(session: WorkerSession) -> dict[str, Any]:
+        for session.step in (1, steps):
+            if save or session.step == 1:
+                path = session.checkpoint_dir / f"{session.step}.txt"
+                path.write_text("saved")
+                session.saved(path)
+        return said
+
+    assert session.run(train)["status"] == status

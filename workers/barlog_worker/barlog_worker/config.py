@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -117,7 +118,8 @@ class _Settings:
     )
     demonstrations: str | None = config_field(
         None,
-        help="few_shot: a file *.steps.jsonl that this worker has written, or a folder of them; null: babyai's bot "
+        help="few_shot: absolute path of a file *.steps.jsonl that this worker has written, or of a folder of them; "
+        "null: babyai's bot "
         "and textworld's walkthrough play",
     )
     demonstration_episodes: int = config_field(1, help="few_shot: how many are shown", unit="episodes", min=1)
@@ -255,6 +257,12 @@ def _agent_problems(settings: _Settings) -> _Found:
         if settings.agent != "few_shot":
             words = f"are for the agent few_shot, not for {settings.agent}"
             found.append(({"demonstrations", "agent"}, Problem("demonstrations", words)))
+        if not os.path.isabs(settings.demonstrations):
+            words = (
+                f"{settings.demonstrations!r} is relative: it would be looked for in the run's own folder, which is "
+                "new; give an absolute path, the same on all nodes"
+            )
+            found.append(({"demonstrations"}, Problem("demonstrations", words)))
     elif settings.agent == "few_shot" and settings.backend == "builtin":
         without = [world for world in settings.worlds if world not in WITH_DEMONSTRATIONS]
         if without:

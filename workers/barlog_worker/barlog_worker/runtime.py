@@ -95,7 +95,10 @@ class BarlogRuntime:
             with _scratch(session.run_dir):
                 self._play(session, todo)
         self._save(session)
-        return self._metrics.results(self._records)
+        found = self._metrics.results(self._records)
+        if all(each.name in self._records.finished for each in plan(self.config, self._records.seed)):
+            found["status"] = "completed"  # a stop that came in the last moment cut nothing off
+        return found
 
     def finished_names(self) -> list[str]:
         """Of the episodes that are kept."""

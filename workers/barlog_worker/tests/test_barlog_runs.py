@@ -11,8 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from barlog_corridors import KEY, command, lines_of, listens, named, play, played, settings, surroundings
+from barlog_corridors import (
+    KEY,
+    command,
+    lines_of,
+    listens,
+    named,
+    open_corridors,
+    play,
+    played,
+    settings,
+    surroundings,
+)
+from barlog_worker.config import BarlogConfig
 from barlog_worker.records import episode_seed, progressions
+from barlog_worker.runtime import BarlogRuntime
 from barlog_worker.scripted import ScriptedEndpoint
 
 from mosaic_cluster.worker import WorkerAnalyticsManifest
@@ -301,6 +314,17 @@ def test_few_shot_takes_episodes_of_its_own_making(tmp_path: Path, listener: Scr
     missing = play(tmp_path / "missing", {**config, "demonstrations": str(tmp_path / "nothing")})
     assert missing.returncode == 2
     assert "demonstrations: there are no files *.steps.jsonl" in missing.stderr
+
+
+def test_a_stop_after_the_last_episode_cuts_nothing_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOSAIC_RUN_DIR", str(tmp_path))
+    monkeypatch.setenv("MOSAIC_CHECKPOINT_DIR", str(tmp_path / "checkpoints"))
+    config = BarlogConfig.from_dict(settings(agent="dummy"))
+    ends = []
+    for asked in (True, False, True):
+        made = BarlogRuntime(config, stop_requested=lambda asked=asked: asked, open_world=open_corridors)
+        ends.append(made.run()["status"])
+    assert ends == ["cancelled", "completed", "completed"]
 
 
 def test_progressions() -> None:

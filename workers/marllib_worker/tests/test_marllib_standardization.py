@@ -252,7 +252,7 @@ class TestResults:
         ]  # fmt: skip
         assert [each["total_reward"] for each in lines if each.get("type") == "episode"] == [-80.0, -60.0]
         assert lines[4]["payload"]["episodic_return"] == -70.0
-        assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint_200"]
+        assert [path.name for path in (tmp_path / "checkpoints").glob("[!.]*")] == ["checkpoint_200"]
 
 
 class TestJob:

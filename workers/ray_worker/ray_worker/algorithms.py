@@ -330,11 +330,10 @@ def _processes(found: AlgorithmConfig, config: RayConfig, share: Share) -> None:
     )
     # A runner that died is started anew within the run's group; that it never comes back must not go unnoticed.
     found.fault_tolerance(restart_failed_env_runners=True)
-    per_learner = 0.0
-    if share.gpus and config.device != "cpu":
-        per_learner = min(1.0, share.gpus / max(1, config.num_learners)) if share.gpus < 1 else 1.0
+    per_learner = min(1.0, share.gpus) if config.device != "cpu" else 0.0
     found.learners(num_learners=config.num_learners, num_gpus_per_learner=per_learner)
     if config.num_learners:
+        # One with a GPU asks for no CPU, though one is counted for it: an env runner may have that of the GPU's bundle.
         found.learners(num_cpus_per_learner=0 if per_learner else 1)
     found.resources(num_cpus_for_main_process=0)
 

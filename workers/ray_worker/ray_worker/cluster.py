@@ -10,13 +10,16 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 READY_SECONDS = 60.0
+WAIT_SECONDS = 0.2
 OBJECT_STORE = 256 << 20
 START_TRIES = 3
 _FOLDER = "mosaic-ray-"
@@ -55,7 +58,8 @@ def home(environ: Mapping[str, str], cpus: int, stop: Any = None) -> Iterator[Ho
         environ: ``MOSAIC_RAY_ADDRESS``, ``MOSAIC_RAY_NAMESPACE``, ``MOSAIC_RAY_NODE`` and ``MOSAIC_PLACEMENT_GROUP``
             say which cluster to join; without them it is a Ray of the run's own.
         cpus: of such a Ray.
-        stop: its ``install()`` is called once Ray has put its own handlers of signals.
+        stop: if it has ``install()``, signals stay its own. Where it says yes before the group is ready, that is not
+            waited for.
 
     Raises:
         ConnectionError: the cluster or the group is not there.
@@ -64,26 +68,25 @@ def home(environ: Mapping[str, str], cpus: int, stop: Any = None) -> Iterator[Ho
     # RLlib leaves `exec` and old stacks behind by itself; what it says about them is no news to anyone.
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     joined = bool(environ.get("MOSAIC_RAY_ADDRESS"))
-    with _joined(environ) if joined else _own(environ, cpus) as group:
-        if hasattr(stop, "install"):
-            stop.install()
+    with _joined(environ, stop) if joined else _own(environ, cpus, stop) as group:
         specs = group.bundle_specs
         gpus = sum(float(bundle.get("GPU", 0)) for bundle in specs)
         yield Home(group, gpus, float(specs[0].get("GPU", 0)) if specs else 0.0, joined)
 
 
 @contextmanager
-def _joined(environ: Mapping[str, str]) -> Iterator[Any]:
+def _joined(environ: Mapping[str, str], stop: Any) -> Iterator[Any]:
     import ray
 
     address = environ["MOSAIC_RAY_ADDRESS"]
     try:
-        ray.init(
-            address=address,
-            namespace=environ["MOSAIC_RAY_NAMESPACE"],
-            _node_ip_address=environ.get("MOSAIC_RAY_NODE"),
-            **_quiet(),
-        )
+        with _signals_stay(stop):
+            ray.init(
+                address=address,
+                namespace=environ["MOSAIC_RAY_NAMESPACE"],
+                _node_ip_address=environ.get("MOSAIC_RAY_NODE"),
+                **_quiet(),
+            )
     except Exception as error:
         raise ConnectionError(f"the Ray cluster at {address} cannot be joined: {error}") from error
     try:
@@ -98,7 +101,7 @@ def _joined(environ: Mapping[str, str]) -> Iterator[Any]:
 
 
 @contextmanager
-def _own(environ: Mapping[str, str], cpus: int) -> Iterator[Any]:
+def _own(environ: Mapping[str, str], cpus: int, stop: Any) -> Iterator[Any]:
     if "RAY_AUTH_MODE" not in os.environ:
         # Ray then turns token authentication on; the token is this process tree's own.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -112,7 +115,8 @@ def _own(environ: Mapping[str, str], cpus: int) -> Iterator[Any]:
     if "CUDA_VISIBLE_DEVICES" in environ:
         options["num_gpus"] = len([each for each in environ["CUDA_VISIBLE_DEVICES"].split(",") if each.strip()])
     try:
-        _start(options)
+        with _signals_stay(stop):
+            _start(options)
         bundles = [{"CPU": 1.0} for _ in range(cpus)]
         gpus = int(ray.cluster_resources().get("GPU", 0))
         for number in range(gpus):
@@ -120,11 +124,42 @@ def _own(environ: Mapping[str, str], cpus: int) -> Iterator[Any]:
                 bundles.append({})
             bundles[number]["GPU"] = 1.0
         group = ray.util.placement_group(bundles, strategy="STRICT_PACK")
-        ray.get(group.ready(), timeout=READY_SECONDS)
+        _wait_for(group, stop)
         yield group
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for(group: Any, stop: Any) -> None:
+    """Until a group is ready, or the run is to stop.
+
+    Raises:
+        ray.exceptions.GetTimeoutError: it does not get so.
+    """
+    import ray
+
+    ready = group.ready()
+    until = time.monotonic() + READY_SECONDS
+    while not (stop is not None and stop()):
+        if ray.wait([ready], timeout=WAIT_SECONDS)[0] or time.monotonic() > until:
+            ray.get(ready, timeout=0)
+            return
+
+
+@contextmanager
+def _signals_stay(stop: Any) -> Iterator[None]:
+    """Ray begins its start, which takes seconds, with a handler of SIGTERM that ends the process: it is not put."""
+    if not hasattr(stop, "install"):
+        yield
+        return
+    utils: Any = import_module("ray._private.utils")  # there is no other way to tell it; Ray's version is pinned
+    puts, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = puts
+        stop.install()
 
 
 def _start(options: dict[str, Any]) -> None:

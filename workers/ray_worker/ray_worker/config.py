@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -103,7 +104,10 @@ class RayConfig:
     )
     num_envs_per_env_runner: int = config_field(1, help="environments side by side in each", min=1, max=1024)
     num_learners: int = config_field(
-        0, help="processes that learn; 0: one, beside the algorithm; more take one CPU, or one GPU, each", min=0, max=64
+        0,
+        help="processes that learn; 0: one, beside the algorithm; more take a CPU each, and a GPU each if it has any",
+        min=0,
+        max=64,
     )
     learning_rate: float | None = config_field(
         None, help="null: RLlib's default of the algorithm", exclusive_min=0, max=1
@@ -128,7 +132,7 @@ class RayConfig:
         {}, help="anything else of RLlib's DefaultModelConfig: use_lstm, conv_filters ..."
     )
     dataset: str | None = config_field(
-        None, help="offline algorithms: Parquet file of transitions, or a folder of such, to learn from"
+        None, help="offline algorithms: absolute path of a Parquet file of transitions, or of a folder of such"
     )
     record_episodes: int = config_field(
         0,
@@ -209,6 +213,10 @@ class RayConfig:
             if self.dataset is None:
                 how = "a run of ppo or sac with record_episodes makes one"
                 found.append(Problem("dataset", f"{self.algo} learns from one: give its path ({how})"))
+            elif not os.path.isabs(self.dataset):
+                why = "the run works in a folder of its own, RLlib's processes in others"
+                said = f"{self.dataset!r} is relative, and {why}; give an absolute path, the same on all nodes"
+                found.append(Problem("dataset", said))
             if self.num_env_runners:
                 found.append(Problem("num_env_runners", f"{self.algo} learns from a dataset: give 0, or leave it out"))
         elif self.dataset is not None:

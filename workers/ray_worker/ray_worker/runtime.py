@@ -21,8 +21,9 @@ from ray_worker.policy import SAVED, export_policy
 
 LOGGER = logging.getLogger(__name__)
 WAIT_SECONDS = 0.2
-PATIENCE = 20.0
-"""Seconds that an iteration may go on for once the run is to stop; then what was saved last has to do."""
+PATIENCE = 12.0
+"""Seconds that an iteration may go on for once the run is to stop; then what was saved last has to do. Ray's own end
+and the manifest come after it, within the grace time of a run, 30 seconds unless it is set."""
 _FIXED = ("env_id", "algo", "policies", "hidden_layers", "activation", "opponents")
 """Settings that a checkpoint and the run that goes on from it share."""
 
@@ -80,13 +81,15 @@ class RayRuntime:
             return found | checked(config, share, seed)[2]
         cpus = session.cpus if self._environ.get("MOSAIC_CPUS") else config.cpus_needed(share.runners)
         with home(self._environ, cpus, self._stop) as place:
+            if session.stopping:
+                return found
             self._check_device(place)
             cap = self._environ.get("MOSAIC_GPU_MEMORY_CAP")
             share = Share(share.runners, place.gpus, int(cap) if cap else None)
             with Training(self, session, place, share, seed) as training:
                 found |= training.build()
                 last = training.run(saved)
-        if last is not None and not self._stop():
+        if last is not None and (session.step >= config.total_steps or not session.stopping):
             found |= self._leave(session, last, seed)
         return found
 
@@ -95,11 +98,15 @@ class RayRuntime:
         found: dict[str, Any] = {}
         if self.config.export_policy:
             export_policy(last, session.run_dir / "policy")
-        if self.config.record_episodes:
-            from ray_worker.recording import record
+        wanted = self.config.record_episodes
+        if wanted:
+            if not session.stopping:
+                from ray_worker.recording import record
 
-            target = session.run_dir / "dataset" / "episodes.parquet"
-            found = record(self.config, last, target, seed, self._stop)
+                target = session.run_dir / "dataset" / "episodes.parquet"
+                found = record(self.config, last, target, seed, self._stop)
+            if found.get("dataset_episodes", 0) < wanted:
+                found["status"] = "cancelled"  # so that the run is gone on with, which plays them all
         return found | leavings(session.run_dir)
 
     def _saved(self, path: Path | None) -> dict[str, Any] | None:
@@ -108,11 +115,13 @@ class RayRuntime:
         heading = f"MOSAIC_RESUME_FROM={path}"
         try:
             said: dict[str, Any] = json.loads((path / SAVED).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RuntimeError(f"{heading} is no checkpoint of the ray worker: {error}") from error
+            made = dict(said["config"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            text = f"is no checkpoint of the ray worker: {type(error).__name__}: {error}"
+            raise ConfigError([Problem("", text)], heading=heading) from error
         problems = []
         for name in _FIXED:
-            before, now = said["config"].get(name), getattr(self.config, name)
+            before, now = made.get(name), getattr(self.config, name)
             if before != now:
                 problems.append(
                     Problem(name, f"is {now!r}, but the checkpoint to resume from was made with {before!r}")
@@ -150,10 +159,18 @@ class RayRuntime:
         return Share(runners)
 
     def _check_device(self, place: Home) -> None:
-        if self.config.device == "cuda" and not place.gpus:
+        config = self.config
+        if config.device == "cuda" and not place.gpus:
             raise ConfigError([
                 Problem("device", "is 'cuda', but the run has no GPU; use 'auto' or 'cpu', or give it resources.gpus")
             ])  # fmt: skip
+        # Two of them cannot share one: NCCL refuses, and what Ray has not got it waits for without a word.
+        if config.device != "cpu" and place.gpus and config.num_learners > max(1.0, place.gpus):
+            words = (
+                f"{config.num_learners} learn on a GPU each, and the run has {place.gpus:g}; lower it, set "
+                f"resources.gpus: {config.num_learners}, or learn with device: cpu"
+            )
+            raise ConfigError([Problem("num_learners", words)])
 
 
 class Training:
@@ -164,7 +181,8 @@ class Training:
 
         from ray_worker.training import Trainer
 
-        self._ray, self._config, self._session, self._stop = ray, runtime.config, session, runtime._stop
+        self._ray, self._config, self._session = ray, runtime.config, session
+        self._given_up = False
         gpu = place.first_gpu if self._config.device != "cpu" and not self._config.num_learners else 0
         # RLlib's Trainable wants a folder of its own, which stays empty.
         self._folder = session.run_dir / ".rllib"
@@ -181,7 +199,8 @@ class Training:
         import shutil
 
         try:
-            self._ray.get(self._actor.stop.remote(), timeout=10)
+            if not self._given_up:
+                self._ray.get(self._actor.stop.remote(), timeout=10)
         except (self._ray.exceptions.RayError, TimeoutError) as problem:  # it is gone, or will be in a moment
             LOGGER.info("the algorithm did not end by itself: %s", problem)
         self._ray.kill(self._actor)
@@ -200,7 +219,9 @@ class Training:
             if step is None:
                 return None
             session.resumed(int(step))
-        last: Path | None = None
+        # What a run leaves at its end is made from it where an earlier attempt has trained all there is.
+        done = saved is not None and config.total_steps <= session.step
+        last: Path | None = session.resume_from if done else None
         begun = session.step
         while session.step < config.total_steps and not session.stopping:
             result = self._get(self._actor.train.remote())
@@ -243,7 +264,7 @@ class Training:
         return path
 
     def _get(self, reference: Any) -> Any:
-        """What an actor answers; ``None`` if the run is to stop and it takes too long."""
+        """What the actor answers; ``None`` if the run is to stop and it takes too long: then the actor is ended."""
         asked_at: float | None = None
         while True:
             ready, _ = self._ray.wait([reference], timeout=WAIT_SECONDS)
@@ -252,6 +273,8 @@ class Training:
             if self._session.stopping:
                 asked_at = asked_at or time.monotonic()
                 if time.monotonic() - asked_at > PATIENCE:
+                    self._given_up = True
+                    self._ray.kill(self._actor)  # it is busy: whatever else it is asked would wait behind that
                     return None
         try:
             return self._ray.get(reference)

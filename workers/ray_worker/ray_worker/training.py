@@ -95,7 +95,9 @@ class Trainer:
 
     def _count(self, result: Mapping[str, Any]) -> int:
         if not self.config.algorithm.offline:
-            return int(result[LIFETIME_STEPS])
+            # 0 in an iteration that ended before a runner of appo or impala gave anything.
+            self._learned = max(self._learned, int(result.get(LIFETIME_STEPS) or 0))
+            return self._learned
         from ray_worker.offline import UPDATES
 
         self._learned += UPDATES * int(self._algorithm.config.train_batch_size_per_learner)
@@ -140,8 +142,9 @@ class Trainer:
         return {"algorithm": _place(), "env_runners": list(remote), "learners": learners}
 
     def stop(self) -> None:
-        """End what the algorithm has started."""
-        self._algorithm.stop()
+        """End what the algorithm has started, if there is one."""
+        if self._algorithm is not None:
+            self._algorithm.stop()
 
 
 def _place() -> dict[str, Any]:
@@ -167,6 +170,8 @@ def _keep_files_in(folder: str) -> None:
 
 def _episodes(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     told = result.get(EPISODES, [])
+    if isinstance(told, str):
+        told = [told]  # RLlib takes a single one out of its list
     return [json.loads(each) for each in told] if isinstance(told, list | tuple) else []
 
 

@@ -93,8 +93,9 @@ class TestConfig:
              {"algo": "ppo", "gamma": "at most 1", "num_envs_per_env_runner": "at least 1"}),
             ({"algo": "dqn", "num_epochs": 3}, {"num_epochs": "is not a setting of dqn, but of ppo"}),
             ({"algo": "bc"}, {"dataset": "bc learns from one"}),
-            ({"algo": "bc", "dataset": "d", "num_env_runners": 2, "num_learners": 1},
+            ({"algo": "bc", "dataset": "/d", "num_env_runners": 2, "num_learners": 1},
              {"num_env_runners": "give 0", "num_learners": "give 0"}),
+            ({"algo": "bc", "dataset": "d.parquet"}, {"dataset": "'d.parquet' is relative"}),
             ({"dataset": "d"}, {"dataset": "ppo does not learn from one"}),
             ({"env_id": "rps_v2", "algo": "dreamerv3"}, {"algo": "is for one agent"}),
             ({"env_id": "rps_v2", "algo": "dqn", "policies": "shared_value_function"}, {"policies": "goes with ppo"}),
@@ -170,6 +171,17 @@ class TestRefusals:
     ) -> None:
         assert train(tmp_path, config, "--dry-run", **environ) == 2
         assert words in (tmp_path / "err").read_text()
+
+
+@pytest.mark.slow
+def test_a_stop_while_ray_starts(tmp_path: Path) -> None:
+    """Ray puts a handler of its own first of all; its start takes seconds."""
+    process = start(tmp_path, SMALL)
+    wait_for(lambda: list(Path("/tmp").glob(f"mosaic-ray-{process.pid}-*/session_*")), 120, "Ray to start")
+    process.terminate()
+    assert process.wait(120) == 143, (tmp_path / "err").read_text()
+    assert [line["event"] for line in events(tmp_path)][-1] == "run_cancelled"
+    assert not list(Path("/tmp").glob(f"mosaic-ray-{process.pid}-*"))
 
 
 @pytest.fixture(scope="module")

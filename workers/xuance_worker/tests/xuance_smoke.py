@@ -101,7 +101,7 @@ def main(folder: Path, names: list[str]) -> None:
                 runtime = XuanCeRuntime(config, environ=environ)
                 line.update(runtime.run())
                 line["metrics"] = sorted(runtime.session.metrics)
-                (checkpoint,) = (place / "checkpoints").iterdir()
+                (checkpoint,) = (place / "checkpoints").glob("[!.]*")
                 line["acts"] = plays(checkpoint)
             except ConfigError as error:
                 line.update(status="refused", error=str(error))
