@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from barlog_corridors import KEY, command, lines_of, listens, named, play, played, settings, surroundings
+from barlog_corridors import KEY, Corridors, command, lines_of, listens, named, play, played, settings, surroundings
+from barlog_worker.balrog import _judge
+from barlog_worker.config import BarlogConfig
 from barlog_worker.records import episode_seed, progressions
+from barlog_worker.runtime import BarlogRuntime
 from barlog_worker.scripted import ScriptedEndpoint
+from barlog_worker.worlds import Demonstration
 
 from mosaic_cluster.worker import WorkerAnalyticsManifest
 
@@ -301,6 +305,31 @@ def test_few_shot_takes_episodes_of_its_own_making(tmp_path: Path, listener: Scr
     missing = play(tmp_path / "missing", {**config, "demonstrations": str(tmp_path / "nothing")})
     assert missing.returncode == 2
     assert "demonstrations: there are no files *.steps.jsonl" in missing.stderr
+
+
+def test_a_stop_is_heeded_between_demonstrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TextWorld compiles a game for each."""
+    monkeypatch.setenv("MOSAIC_RUN_DIR", str(tmp_path))
+    monkeypatch.setenv("MOSAIC_CHECKPOINT_DIR", str(tmp_path / "checkpoints"))
+    made: list[int] = []
+
+    class Slow(Corridors):
+        def demonstration(self, task: str, seed: int) -> Demonstration | None:
+            made.append(seed)
+            return super().demonstration(task, seed)
+
+    config = BarlogConfig.from_dict(settings(agent="few_shot", demonstration_episodes=5))
+    runtime = BarlogRuntime(config, stop_requested=lambda: len(made) >= 2, open_world=lambda *_: Slow())
+    assert runtime.run()["status"] == "cancelled"
+    assert len(made) == 2
+
+
+def test_the_last_words_of_balrog_are_told_without_the_key(tmp_path: Path) -> None:
+    log = tmp_path / "balrog.log"
+    log.write_text(f"Traceback\nopenai.AuthenticationError: Incorrect API key provided: {KEY}\n")
+    with pytest.raises(RuntimeError, match=r"status 1; its last words: .*provided: \[key\]") as caught:
+        _judge(1, tmp_path, set(), log, KEY)
+    assert KEY not in str(caught.value)
 
 
 def test_progressions() -> None:
