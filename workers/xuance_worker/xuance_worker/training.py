@@ -166,6 +166,8 @@ class Training:
                 Problem("save_replay", f"{self.config.algo} has no replay buffer that can be saved: leave it out")
             ])  # fmt: skip
         if callback is not None:
+            # DreamerV3 leaves it out on the way to its base class, and would train without telling anybody.
+            self.agent.callback = self.agent.learner.callback = callback
             callback.attach(self.agent)
         return self.agent
 
