@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from barlog_worker.config import BarlogConfig
+from barlog_worker.endpoint import blot
 from barlog_worker.records import Record
 from mosaic_cluster.worker import ConfigError, Problem, WorkerSession
 
@@ -142,7 +143,7 @@ def evaluate(runtime: BarlogRuntime, session: WorkerSession) -> None:
             _end(process)
     _collect(runtime, session, folder / "results", known)
     if not session.stopping:
-        _judge(process.returncode, folder, known, said)
+        _judge(process.returncode, folder, known, said, os.environ.get(config.api_key_env, "").strip())
 
 
 def _environment(config: BarlogConfig) -> dict[str, str]:
@@ -230,26 +231,27 @@ def _record(config: BarlogConfig, log: Mapping[str, Any], **who: Any) -> Record:
     }
 
 
-def _judge(status: int, folder: Path, known: set[str], log: Path) -> None:
+def _judge(status: int, folder: Path, known: set[str], log: Path, key: str) -> None:
     """Whether it did all it was to do: it goes on past episodes that fail, and only logs them."""
     if status != 0:
         raise RuntimeError(
-            f"BALROG ended with status {status}; its last words: {_last_words(log)} (all of them: {log})"
+            f"BALROG ended with status {status}; its last words: {_last_words(log, key)} (all of them: {log})"
         )
     expected = json.loads((folder / "expected.json").read_text())
     missing = sorted({f"{NAMES_BACK[name]}/{_safe(task)}/{n:03d}" for name, task, n in expected} - known)
     if missing:
         raise RuntimeError(
             f"BALROG finished without {len(missing)} of {len(expected)} episodes, such as {missing[0]}; its last "
-            f"words: {_last_words(log)} (all of them: {log})"
+            f"words: {_last_words(log, key)} (all of them: {log})"
         )
 
 
 NAMES_BACK = {name: world for world, name in NAMES.items()}
 
 
-def _last_words(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+def _last_words(log: Path, key: str) -> str:
+    text = blot(log.read_text(errors="replace"), key)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " | ".join(lines[-3:]) or "none"
 
 

@@ -1,6 +1,6 @@
 """A client of an OpenAI-compatible endpoint: one request, its retries, and what all of them cost.
 
-Only the standard library: so a policy that asks an endpoint can be loaded in any process.
+Only the standard library and the contract: so a policy that asks an endpoint can be loaded in any process.
 
 The key is read from the environment when a client is made, goes into the header ``Authorization`` of requests to
 ``base_url`` and nowhere else: redirects are not followed, and what an endpoint says in an error is shown with the key
@@ -9,11 +9,13 @@ blotted out.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import logging
 import os
 import random
+import socket
 import ssl
 import threading
 import time
@@ -23,6 +25,8 @@ from dataclasses import asdict, dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
+
+from mosaic_cluster.worker import ConfigError, Problem
 
 LOGGER = logging.getLogger(__name__)
 
@@ -126,6 +130,9 @@ class ChatClient:
         rng: draws the jitter.
         environ: where the key and proxies are looked up.
         clock: seconds, monotonic.
+
+    Raises:
+        ConfigError: the key has characters that no header can hold.
     """
 
     def __init__(
@@ -151,7 +158,8 @@ class ChatClient:
         self._key = environ.get(api_key_env, "").strip()
         self._key_name = api_key_env
         if not (self._key.isascii() and self._key.isprintable()):  # http.client would show it in its error
-            raise EndpointError(f"the key in {api_key_env} has characters that no header can hold: set it again")
+            words = f"the key in {api_key_env} has characters that no header can hold: set it again"
+            raise ConfigError([Problem("api_key_env", words)])
         self._options: dict[str, Any] = {max_tokens_name: max_tokens}
         if temperature is not None:
             self._options["temperature"] = temperature
@@ -164,7 +172,7 @@ class ChatClient:
         self._tls = ssl.create_default_context() if self._parts.scheme == "https" else None
         self._closed = threading.Event()
         self._lock = threading.Lock()
-        self._open: list[http.client.HTTPConnection] = []
+        self._open: list[_Line] = []
 
     def __repr__(self) -> str:
         return f"ChatClient({self.url!r}, {self.model!r})"
@@ -205,9 +213,9 @@ class ChatClient:
         """End all requests that are under way, in whichever thread: they raise :class:`Closed`."""
         self._closed.set()
         with self._lock:
-            connections = list(self._open)
-        for connection in connections:
-            _shut(connection)
+            lines = list(self._open)
+        for line in lines:
+            line.shut()
 
     def _wait(self, number: int, failure: _Retry) -> None:
         """Before the next try; raises if there is to be none."""
@@ -234,39 +242,41 @@ class ChatClient:
             raise Closed("the endpoint's client was closed")
 
     def _try(self, data: bytes, usage: Usage) -> tuple[str, str | None]:
-        connection = self._connection()
+        line = _Line(self._connection())
         with self._lock:
-            self._open.append(connection)
+            self._open.append(line)
         try:
             if self._closed.is_set():  # it may have been closed before it could see this one
                 raise Closed("the endpoint's client was closed")
-            status, headers, content = self._exchange(connection, data)
+            status, headers, content = self._exchange(line, data)
         except TimeoutError:
             raise _Retry("timeout", f"no answer within {self._timeout:g} s") from None
         except (OSError, http.client.HTTPException) as error:
-            raise _Retry("connection", f"the connection failed ({type(error).__name__}: {error})") from None
+            words = blot(f"{type(error).__name__}: {error}", self._key)  # a status line that is none is shown in it
+            raise _Retry("connection", f"the connection failed ({words})") from None
         finally:
             with self._lock:
-                self._open.remove(connection)
-            connection.close()
+                self._open.remove(line)
+            line.connection.close()
         if status != 200:
             raise self._refusal(status, headers, content)
-        return _answer(content, usage)
+        return _answer(content, usage, self._key)
 
-    def _exchange(self, connection: http.client.HTTPConnection, data: bytes) -> tuple[int, Any, bytes]:
+    def _exchange(self, line: _Line, data: bytes) -> tuple[int, Any, bytes]:
         """Within ``timeout``, however slowly single bytes come."""
         until = self._clock() + self._timeout
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "mosaic-barlog"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         target = self._parts.path if self._proxy is None or self._tls else self.url
-        guard = threading.Timer(self._timeout, _shut, [connection])  # headers, too, may come byte by byte
+        guard = threading.Timer(self._timeout, line.shut)  # headers, too, may come byte by byte
         guard.daemon = True
         guard.start()
         try:
-            connection.request("POST", target, body=data, headers=headers)
-            response = connection.getresponse()
-            content = response.read(LARGEST_REPLY + 1)
+            line.connect()
+            line.connection.request("POST", target, body=data, headers=headers)
+            with line.connection.getresponse() as response:
+                content = response.read(LARGEST_REPLY + 1)
         except (OSError, http.client.HTTPException) as error:
             if self._clock() >= until and not self._closed.is_set():
                 raise TimeoutError from error
@@ -291,7 +301,7 @@ class ChatClient:
         return http.client.HTTPConnection(host, port, timeout=self._timeout)
 
     def _refusal(self, status: int, headers: Any, content: bytes) -> Exception:
-        said = self._clean(_said(content))
+        said = _said(content, self._key)
         words = f"status {status}" + (f": {said}" if said else "")
         if status in _AGAIN or status >= 500:
             return _Retry(str(status), words, _retry_after(headers.get("Retry-After")))
@@ -313,11 +323,36 @@ class ChatClient:
             "temperature, vision and history"
         )
 
-    def _clean(self, text: str) -> str:
-        return text.replace(self._key, "[key]") if self._key else text
+
+class _Line:
+    """A connection, and its socket: ``http.client`` forgets that where the server closes after its answer."""
+
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self.connection = connection
+        self._socket: socket.socket | None = None
+        self._shut = False
+
+    def connect(self) -> None:
+        self.connection.connect()
+        self._socket = self.connection.sock
+        if self._shut:  # while there was no socket yet
+            self.shut()
+
+    def shut(self) -> None:
+        """End what is under way, in whichever thread."""
+        self._shut = True
+        sock = self._socket or self.connection.sock
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
 
-def _answer(content: bytes, usage: Usage) -> tuple[str, str | None]:
+def blot(text: str, key: str) -> str:
+    """Without the key; to be done before a text is shortened, which may leave a part of it."""
+    return text.replace(key, "[key]") if key else text
+
+
+def _answer(content: bytes, usage: Usage, key: str) -> tuple[str, str | None]:
     """Text of a response; tokens are added to ``usage``."""
     if len(content) > LARGEST_REPLY:
         raise _Retry("garbage", f"an answer of more than {LARGEST_REPLY} bytes")
@@ -326,7 +361,7 @@ def _answer(content: bytes, usage: Usage) -> tuple[str, str | None]:
         choice = data["choices"][0]
         said = choice["message"].get("content")
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise _Retry("garbage", f"not a chat completion: {_short(content.decode('utf-8', 'replace'))!r}") from None
+        raise _Retry("garbage", f"not a chat completion: {_said(content, key)!r}") from None
     if isinstance(said, list):  # parts, as some endpoints have them
         said = "".join(str(part.get("text", "")) for part in said if isinstance(part, dict))
     counted = data.get("usage")
@@ -343,9 +378,9 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
-def _said(content: bytes) -> str:
-    """What an error's body says."""
-    text = content.decode("utf-8", "replace")
+def _said(content: bytes, key: str) -> str:
+    """What an error's body says, in short."""
+    text = blot(content.decode("utf-8", "replace"), key)
     try:
         data = json.loads(text)
     except ValueError:
@@ -354,7 +389,7 @@ def _said(content: bytes) -> str:
         error = data.get("error", data)
         if isinstance(error, dict):
             error = error.get("message", error)
-        return _short(str(error))
+        text = blot(str(error), key)  # once more: JSON may have written it with escapes
     return _short(text)
 
 
@@ -388,15 +423,4 @@ def _proxy(scheme: str, host: str) -> tuple[str, int] | None:
     return (parts.hostname, parts.port or 80) if parts.hostname else None
 
 
-def _shut(connection: http.client.HTTPConnection) -> None:
-    import socket
-
-    sock = connection.sock
-    if sock is not None:
-        try:
-            sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-
-
-__all__ = ["ChatClient", "Closed", "EndpointError", "Message", "Reply", "Usage"]
+__all__ = ["ChatClient", "Closed", "EndpointError", "Message", "Reply", "Usage", "blot"]

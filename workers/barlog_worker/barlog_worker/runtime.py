@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import random
@@ -92,7 +93,7 @@ class BarlogRuntime:
 
             evaluate(self, session)
         elif todo:
-            with _scratch(session.run_dir):
+            with _scratch(session.run_dir), contextlib.suppress(Stopped):
                 self._play(session, todo)
         self._save(session)
         found = self._metrics.results(self._records)
@@ -143,7 +144,7 @@ class BarlogRuntime:
                     game = world.make(task, 0, vision=config.vision and world.has_images)
                     game.reset()
                     game.close()
-                    self._demonstrations(world, world_name, task)
+                    self._demonstrations(world, world_name, task, lambda: False)
                 found[f"{world_name}_version"] = world.version
         if config.agent != "dummy":
             found["endpoint"] = _client(config).url
@@ -171,7 +172,7 @@ class BarlogRuntime:
             stop,
             lambda line: _put(events, stop, ("step", line)),
         )
-        prepared = self._prepare(todo, session.run_dir)
+        prepared = self._prepare(todo, session)
         waiting: deque[Episode] = deque(todo)
         threads = [
             threading.Thread(
@@ -193,19 +194,26 @@ class BarlogRuntime:
             self._save(session)
             raise failure
 
-    def _prepare(self, todo: Sequence[Episode], run_dir: Path) -> dict[tuple[str, str], _Prepared]:
+    def _prepare(self, todo: Sequence[Episode], session: WorkerSession) -> dict[tuple[str, str], _Prepared]:
+        """Worlds and demonstrations, by world and task.
+
+        Raises:
+            Stopped: a stop was asked for meanwhile.
+        """
         found: dict[tuple[str, str], _Prepared] = {}
         worlds: dict[str, World] = {}
         for episode in todo:
             if episode.world not in worlds:
-                worlds[episode.world] = self._open_world(episode.world, self.config, run_dir / "worlds")
+                worlds[episode.world] = self._open_world(episode.world, self.config, session.run_dir / "worlds")
             if (episode.world, episode.task) not in found:
                 world = worlds[episode.world]
-                shown = self._demonstrations(world, episode.world, episode.task)
+                shown = self._demonstrations(world, episode.world, episode.task, lambda: session.stopping)
                 found[episode.world, episode.task] = (world, shown)
         return found
 
-    def _demonstrations(self, world: World, name: str, task: str) -> tuple[Demonstration, ...]:
+    def _demonstrations(
+        self, world: World, name: str, task: str, stopping: Callable[[], bool]
+    ) -> tuple[Demonstration, ...]:
         config = self.config
         if config.agent != "few_shot":
             return ()
@@ -218,12 +226,16 @@ class BarlogRuntime:
         seeds = [
             episode_seed(self._records.seed, f"{name} shown", task, n) for n in range(config.demonstration_episodes)
         ]
-        found = [world.demonstration(task, seed) for seed in seeds]
-        missing = [each for each in found if each is None]
-        if missing:
-            words = f"{task} cannot be played well by what {name} has for that; name a file *.steps.jsonl"
-            raise ConfigError([Problem("demonstrations", words)])
-        return tuple(each for each in found if each is not None)
+        found = []
+        for seed in seeds:
+            if stopping():  # each may take seconds: TextWorld compiles a game for it
+                raise Stopped
+            shown = world.demonstration(task, seed)
+            if shown is None:
+                words = f"{task} cannot be played well by what {name} has for that; name a file *.steps.jsonl"
+                raise ConfigError([Problem("demonstrations", words)])
+            found.append(shown)
+        return tuple(found)
 
     def _follow(self, session: WorkerSession, events: queue.Queue[tuple[str, Any]], left: int) -> Exception | None:
         """Tell what happens until all is played, a stop is asked for, or something fails; returns what failed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import socket
@@ -14,6 +15,8 @@ import pytest
 from barlog_corridors import KEY
 from barlog_worker.endpoint import ChatClient, Closed, EndpointError
 from barlog_worker.scripted import ScriptedEndpoint
+
+from mosaic_cluster.worker import ConfigError
 
 ASK = [{"role": "user", "content": "Which door?"}]
 
@@ -167,10 +170,91 @@ class TestKey:
         assert "Incorrect API key: [key]" in str(caught.value)
         assert KEY not in str(caught.value) + caplog.text
 
+    @pytest.mark.parametrize("status", [200, 500])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            f'{{"error": {{"message": "quota of {KEY} is used up"}}}}',
+            f'{{"error": {{"message": "quota of {KEY.replace("-", chr(92) + "u002d")} is used up"}}}}',
+            "x" * (295 - len(KEY) // 2) + KEY,
+            f'{{"error": {{"message": "{"x" * (295 - len(KEY) // 2) + KEY}"}}}}',
+        ],
+        ids=["said", "escaped", "cut", "said and cut"],
+    )
+    def test_no_part_of_it_is_told(self, caplog: pytest.LogCaptureFixture, status: int, body: str) -> None:
+        said = {"status": status, "body": body}
+        with ScriptedEndpoint("x", faults=[said, said]) as endpoint, pytest.raises(EndpointError) as caught:
+            client(endpoint, api_key_env="MY_KEY", environ={"MY_KEY": KEY}, max_retries=1).ask(ASK)
+        assert KEY[:7] not in str(caught.value) + caplog.text
+
+    def test_nor_what_is_no_answer_at_all(self) -> None:
+        with Drips(f"{KEY}\r\n".encode()) as url, pytest.raises(EndpointError, match="the connection failed") as caught:
+            client(url, api_key_env="MY_KEY", environ={"MY_KEY": KEY}, max_retries=0).ask(ASK)
+        assert KEY not in str(caught.value)
+
     def test_one_that_no_header_can_hold_is_not_shown(self) -> None:
-        with pytest.raises(EndpointError, match="MY_KEY") as caught:
+        with pytest.raises(ConfigError, match="MY_KEY") as caught:
             client("http://127.0.0.1:9/v1", api_key_env="MY_KEY", environ={"MY_KEY": "sk-a\nb-sécret"})
         assert "sk-a" not in str(caught.value)
+
+
+class Drips:
+    """A server that says some words at once, and then a space every 20 ms until the client is gone."""
+
+    def __init__(self, words: bytes) -> None:
+        self._words = words
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.asked = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}/v1"
+
+    def __exit__(self, *_: Any) -> None:
+        self._thread.join(10)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        taken, _ = self._listener.accept()
+        with taken, contextlib.suppress(OSError):
+            taken.recv(65536)
+            taken.sendall(self._words)
+            self.asked.set()
+            until = time.monotonic() + 5
+            while time.monotonic() < until:
+                time.sleep(0.02)
+                taken.sendall(b" ")
+
+
+CLOSING = {
+    "HTTP/1.0": b"HTTP/1.0 200 OK\r\n\r\n",
+    "Connection: close": b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+}
+"""Answers after which ``http.client`` lets go of its socket."""
+
+
+@pytest.mark.parametrize("words", CLOSING.values(), ids=CLOSING)
+class TestAServerThatCloses:
+    def test_a_timeout_holds_to_the_last_byte(self, words: bytes) -> None:
+        with Drips(words) as url:
+            began = time.monotonic()
+            with pytest.raises(EndpointError, match=r"no answer within 0\.3 s"):
+                client(url, timeout=0.3, max_retries=0).ask(ASK)
+            assert time.monotonic() - began < 3
+
+    def test_closing_ends_its_requests(self, words: bytes) -> None:
+        drips = Drips(words)
+        with drips as url:
+            asked = client(url, timeout=30)
+            closing = threading.Thread(target=lambda: (drips.asked.wait(5), time.sleep(0.1), asked.close()))
+            closing.start()
+            began = time.monotonic()
+            with pytest.raises(Closed):
+                asked.ask(ASK)
+            took = time.monotonic() - began
+            closing.join(5)
+        assert took < 3
 
 
 def test_closing_ends_requests_and_delays() -> None:

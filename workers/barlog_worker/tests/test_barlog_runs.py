@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from barlog_corridors import (
     KEY,
+    Corridors,
     command,
     lines_of,
     listens,
@@ -23,10 +24,12 @@ from barlog_corridors import (
     settings,
     surroundings,
 )
+from barlog_worker.balrog import _judge
 from barlog_worker.config import BarlogConfig
 from barlog_worker.records import episode_seed, progressions
 from barlog_worker.runtime import BarlogRuntime
 from barlog_worker.scripted import ScriptedEndpoint
+from barlog_worker.worlds import Demonstration
 
 from mosaic_cluster.worker import WorkerAnalyticsManifest
 
@@ -325,6 +328,31 @@ def test_a_stop_after_the_last_episode_cuts_nothing_off(tmp_path: Path, monkeypa
         made = BarlogRuntime(config, stop_requested=lambda asked=asked: asked, open_world=open_corridors)
         ends.append(made.run()["status"])
     assert ends == ["cancelled", "completed", "completed"]
+
+
+def test_a_stop_is_heeded_between_demonstrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TextWorld compiles a game for each."""
+    monkeypatch.setenv("MOSAIC_RUN_DIR", str(tmp_path))
+    monkeypatch.setenv("MOSAIC_CHECKPOINT_DIR", str(tmp_path / "checkpoints"))
+    made: list[int] = []
+
+    class Slow(Corridors):
+        def demonstration(self, task: str, seed: int) -> Demonstration | None:
+            made.append(seed)
+            return super().demonstration(task, seed)
+
+    config = BarlogConfig.from_dict(settings(agent="few_shot", demonstration_episodes=5))
+    runtime = BarlogRuntime(config, stop_requested=lambda: len(made) >= 2, open_world=lambda *_: Slow())
+    assert runtime.run()["status"] == "cancelled"
+    assert len(made) == 2
+
+
+def test_the_last_words_of_balrog_are_told_without_the_key(tmp_path: Path) -> None:
+    log = tmp_path / "balrog.log"
+    log.write_text(f"Traceback\nopenai.AuthenticationError: Incorrect API key provided: {KEY}\n")
+    with pytest.raises(RuntimeError, match=r"status 1; its last words: .*provided: \[key\]") as caught:
+        _judge(1, tmp_path, set(), log, KEY)
+    assert KEY not in str(caught.value)
 
 
 def test_progressions() -> None:

@@ -44,6 +44,10 @@ class CheckpointStore:
         """Where the checkpoint of a step lies."""
         return self.directory / f"checkpoint_{step}.pt"
 
+    def holds(self, path: Path) -> bool:
+        """Whether a file lies in this folder, whatever links lead to it."""
+        return path.resolve().parent == self.directory.resolve()
+
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Write a checkpoint. Under its name it is complete, or not there, also after a power cut.
 

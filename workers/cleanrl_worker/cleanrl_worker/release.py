@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ POLL_SECONDS = 0.1
 TERM_SECONDS = 3.0
 """What a script is given between SIGTERM and SIGKILL: it saves nothing, so there is nothing to wait for."""
 LAST_LINES = 15
+_ANSWERS = ".script-"
 STARTS_ANEW = "the scripts of CleanRL cannot go on from where they were: each attempt starts at step 0"
 
 
@@ -104,7 +106,9 @@ class ScriptRuntime:
         self._check_here()
         if session.resume_from is not None:
             LOGGER.warning("MOSAIC_RESUME_FROM=%s is not used: %s", session.resume_from, STARTS_ANEW)
-        with tempfile.TemporaryDirectory(dir=session.run_dir, prefix=".script-") as folder:
+        for leftover in session.run_dir.glob(f"{_ANSWERS}*"):  # of an attempt that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=session.run_dir, prefix=_ANSWERS) as folder:
             answer = Path(folder, "answer.json")
             child = self._child(answer, session.run_dir)
             try:

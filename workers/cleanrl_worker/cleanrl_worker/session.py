@@ -108,7 +108,9 @@ class Session:
         self.recent_lengths.extend(bookkeeping["recent_lengths"])
         self._earlier_seconds = bookkeeping["seconds"]
         best = bookkeeping.get("best")  # a checkpoint of an earlier version says nothing of it
-        if best is not None and self._store.path(best["step"]).exists():
+        # A checkpoint of another run (a sweep's trial that took it over) speaks of files that lie there, not here.
+        own = self.checkpoint_path is not None and self._store.holds(self.checkpoint_path)
+        if best is not None and own and self._store.path(best["step"]).exists():
             self.best_checkpoint, self._best_return = self._store.path(best["step"]), best["episodic_return"]
             self._best_step = best["step"]
 

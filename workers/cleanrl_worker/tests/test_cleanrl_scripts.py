@@ -229,6 +229,14 @@ class TestChild:
         assert manifest["artifacts"]["tensorboard"]["log_dir"] == "runs/CartPole-v1__dqn__3__1"
         assert not list(release.folder.glob(".script-*"))
 
+    def test_what_a_killed_attempt_left_is_removed(self, release: Release) -> None:
+        left = release.folder / ".script-ab12cd34"
+        left.mkdir()
+        left.joinpath("answer.json").write_text("{}")
+        code, _, err = release.run(total_steps=20)
+        assert code == 0, err
+        assert not list(release.folder.glob(".script-*"))
+
     @pytest.mark.slow
     def test_a_script_that_fails(self, release: Release) -> None:
         code, lines, _ = release.run(total_steps=1000, script_arguments={"fail-at": 50})

@@ -186,6 +186,7 @@ class TestBestCheckpoint:
             emitter=TelemetryEmitter("r", sink=io.StringIO()),
             store=CheckpointStore(folder, keep=1),
             resumed=None if resumed is None else load_checkpoint(resumed),
+            resumed_from=resumed,
         )
 
     def test_it_stays_beside_the_newest_over_all_attempts(self, tmp_path: Path) -> None:
@@ -204,6 +205,21 @@ class TestBestCheckpoint:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_20.pt", "checkpoint_50.pt"]
         (tmp_path / "checkpoint_20.pt").unlink()
         assert self.session(tmp_path, tmp_path / "checkpoint_50.pt").best_checkpoint is None
+
+    def test_another_runs_is_not_taken_over(self, tmp_path: Path) -> None:
+        for name, value in (("one", 9.0), ("other", 3.0)):
+            session = self.session(tmp_path / name)
+            session.step = 10
+            session.episode(value, 10, True, False)
+            session.checkpoint(dict)
+        assert self.session(tmp_path / "one", tmp_path / "one" / "checkpoint_10.pt").best_checkpoint is not None
+        copied = self.session(tmp_path / "other", tmp_path / "one" / "checkpoint_10.pt")
+        assert copied.best_checkpoint is None
+        copied.step = 20
+        copied.recent_returns.clear()
+        copied.episode(5.0, 10, True, False)
+        copied.checkpoint(dict)
+        assert copied.best_checkpoint == tmp_path / "other" / "checkpoint_20.pt"
 
 
 class TestTraining:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Dict, List, Mapping
 
@@ -42,6 +43,12 @@ def describe_checkpoint(folder: Path) -> Dict[str, Any]:
     return found
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove checkpoints that a killed process left half written."""
+    for leftover in folder.glob(".checkpoint_*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
 def checkpoint_problems(config: MarllibConfig, described: Mapping[str, Any]) -> List[Problem]:
     """Why a run cannot go on from a checkpoint: its networks would not fit."""
     saved, given = described["config"], config.to_dict()
@@ -52,4 +59,11 @@ def checkpoint_problems(config: MarllibConfig, described: Mapping[str, Any]) -> 
     ]
 
 
-__all__ = ["DESCRIPTION", "FORMAT", "checkpoint_problems", "describe_checkpoint", "description"]
+__all__ = [
+    "DESCRIPTION",
+    "FORMAT",
+    "checkpoint_problems",
+    "describe_checkpoint",
+    "description",
+    "remove_unfinished",
+]

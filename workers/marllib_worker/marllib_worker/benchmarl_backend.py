@@ -47,12 +47,13 @@ def train(config: MarllibConfig, session: WorkerSession) -> Mapping[str, Any]:
     torch.set_num_threads(session.cpus)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        experiment = build_experiment(config, str(folder), [reporter.callback()])
+        begun = 0 if session.resume_from is None else int(describe_checkpoint(session.resume_from)["step"])
+        experiment = build_experiment(config, str(folder), [reporter.callback()], begun)
         if session.dry_run:
             experiment.close()
             return {"settings": library_settings(config)}
         if session.resume_from is not None:
-            resume(experiment, session)
+            resume(experiment, session, begun)
         reporter.run(experiment)
     finally:
         if session.dry_run:
@@ -62,13 +63,14 @@ def train(config: MarllibConfig, session: WorkerSession) -> Mapping[str, Any]:
     return {}
 
 
-def build_experiment(config: MarllibConfig, folder: Optional[str], callbacks: List[Any]) -> Any:
+def build_experiment(config: MarllibConfig, folder: Optional[str], callbacks: List[Any], begun: int = 0) -> Any:
     """BenchMARL's experiment for a config.
 
     Args:
         config: of the run.
         folder: where BenchMARL writes; it is there.
         callbacks: BenchMARL's.
+        begun: the step that it goes on from.
 
     Raises:
         ConfigError: BenchMARL knows no such setting, or refuses it.
@@ -82,7 +84,7 @@ def build_experiment(config: MarllibConfig, folder: Optional[str], callbacks: Li
             for callback in self.callbacks:
                 callback.on_iteration_end(self)
 
-    task = build_task(config)
+    task = build_task(config, begun)
     experiment_config, algorithm_config = library_configs(config, folder)
     model = model_config(config)
     try:
@@ -91,8 +93,13 @@ def build_experiment(config: MarllibConfig, folder: Optional[str], callbacks: Li
         raise ConfigError([Problem("", f"BenchMARL refuses the config: {error}")]) from error
 
 
-def build_task(config: MarllibConfig) -> Any:
-    """BenchMARL's task for a config: games of PettingZoo in one batch, with scaled rewards."""
+def build_task(config: MarllibConfig, begun: int = 0) -> Any:
+    """BenchMARL's task for a config: games of PettingZoo in one batch, with scaled rewards.
+
+    Args:
+        config: of the run.
+        begun: the step that it goes on from.
+    """
     from benchmarl.environments import PettingZooTask
     from benchmarl.environments.pettingzoo.common import PettingZooClass
     from torchrl.envs.transforms import RewardScaling
@@ -107,7 +114,9 @@ def build_task(config: MarllibConfig) -> Any:
             make_one = super().get_env_fun(num_envs, continuous_actions, seed, device)
             settings = {name: value for name, value in self.config.items() if name != "task"}
             settings["continuous_actions"] = continuous_actions
-            return lambda: BatchedGames(config, make_one(), num_envs, settings, seed or 0, device)
+            return lambda: BatchedGames(
+                config, make_one(), num_envs, settings, seed=seed or 0, step=begun, device=device
+            )
 
         # BenchMARL wants the specs of one environment, and reads those of the batch for a game that it wraps itself.
         def observation_spec(self, env: Any) -> Any:
@@ -211,12 +220,11 @@ def model_config(config: MarllibConfig) -> Any:
     return model
 
 
-def resume(experiment: Any, session: WorkerSession) -> None:
-    """Load the checkpoint that this attempt goes on from."""
+def resume(experiment: Any, session: WorkerSession, step: int) -> None:
+    """Load the checkpoint that this attempt goes on from, which is of this step."""
     import torch
 
     assert session.resume_from is not None
-    step = int(describe_checkpoint(session.resume_from)["step"])
     content = torch.load(session.resume_from / CONTENT, map_location="cpu", weights_only=False)
     experiment.load_state_dict(content)
     session.resumed(step)

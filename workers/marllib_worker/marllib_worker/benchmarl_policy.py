@@ -5,16 +5,16 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 import numpy as np
 import torch
-from mosaic_cluster.worker import ConfigError, Problem
 from tensordict import TensorDict
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from marllib_worker.benchmarl_backend import build_experiment, checkpoint_file
 from marllib_worker.config import MarllibConfig
+from marllib_worker.policy import place_of
 
 
 def load(folder: Path, about: Mapping[str, Any], config: MarllibConfig, agent: Optional[str], device: str) -> Any:
@@ -25,7 +25,7 @@ def load(folder: Path, about: Mapping[str, Any], config: MarllibConfig, agent: O
         content = torch.load(checkpoint_file(folder), map_location="cpu", weights_only=False)
         for group in experiment.group_map:
             experiment.losses[group].load_state_dict(content[f"loss_{group}"])
-        group, row = _place(experiment.group_map, agent)
+        group, row = place_of(experiment.group_map, agent)
         policy = BenchmarlPolicy(experiment, group, row, (config.env_id,))
         experiment.close()
     return policy
@@ -69,17 +69,6 @@ class BenchmarlPolicy:
             action = self._network(data)[self._group, "action"][:, self._row]
         found: np.ndarray[Any, Any] = action.cpu().numpy()
         return found.astype(np.int64) if self._discrete else found.astype(np.float32)
-
-
-def _place(group_map: Mapping[str, List[str]], agent: Optional[str]) -> Tuple[str, int]:
-    """Group of an agent, and its row there."""
-    if agent is None:
-        return next(iter(group_map)), 0
-    for group, agents in group_map.items():
-        if agent in agents:
-            return group, agents.index(agent)
-    known = ", ".join(name for agents in group_map.values() for name in agents)
-    raise ConfigError([Problem("agent", f"there is no {agent!r} in this game; there are {known}")])
 
 
 __all__ = ["BenchmarlPolicy", "load"]

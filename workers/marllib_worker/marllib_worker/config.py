@@ -94,8 +94,8 @@ class MarllibConfig:
     )
     share_policy: str = config_field(
         "all",
-        help="who shares one policy: all agents, each group (agents of one kind), or nobody; happo and hatrpo "
-        "never share",
+        help="who shares one policy: all agents, each group (agents of one kind), or nobody; with benchmarl all is "
+        "group; happo and hatrpo never share",
         choices=("all", "group", "individual"),
     )
     core_arch: str = config_field("mlp", help="core of the networks", choices=("mlp", "gru", "lstm"))

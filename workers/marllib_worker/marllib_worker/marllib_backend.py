@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional
@@ -26,6 +25,7 @@ from marllib_worker.analytics import describe_checkpoint
 from marllib_worker.config import MarllibConfig, library_settings
 from marllib_worker.processes import adopt_orphans, end_descendants
 from marllib_worker.runtime import TrainingError, missing_library
+from marllib_worker.scratch import make_scratch
 
 PATIENCE = 20.0
 """Seconds that an iteration may still take when the run is to stop; then the last checkpoint has to do."""
@@ -44,8 +44,7 @@ def train(config: MarllibConfig, session: WorkerSession) -> Mapping[str, Any]:
         if importlib.util.find_spec(name) is None:
             raise missing_library(config, ImportError(f"No module named {name!r}"))
     gpus = _gpus(config)
-    # Unix sockets have paths of at most 107 characters, and Ray's stand deep below this folder.
-    scratch = Path(tempfile.mkdtemp(prefix="ml", dir="/tmp" if os.access("/tmp", os.W_OK) else None))
+    scratch = make_scratch()
     try:
         described = describe_checkpoint(session.resume_from) if session.resume_from else None
         wanted = job(config, session, scratch, gpus, described)

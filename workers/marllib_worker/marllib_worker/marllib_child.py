@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Dict, Optional
 
 from marllib_worker.analytics import DESCRIPTION, description
+from marllib_worker.seeds import environment_seed
 
 
 class Hooks:
@@ -88,7 +89,7 @@ class Hooks:
     def run(self, trainable: Any, **given: Any) -> Any:
         """``tune.run`` with our stop, our checkpoints and our settings of RLlib."""
         given["config"] = {**given["config"], **self.job["rllib_config"]}
-        seed_environments(given["config"]["env"], self.job["seed"])
+        seed_environments(given["config"]["env"], self.job["seed"], int(self.job["resumed_step"]))
         given.update(
             stop=_stopper(self),
             callbacks=[_checkpoints(self)],
@@ -168,7 +169,7 @@ def _checkpoints(hooks: Hooks) -> Any:
     return Checkpoints()
 
 
-def seed_environments(name: str, seed: int) -> None:
+def seed_environments(name: str, seed: int, step: int) -> None:
     """Register an environment's maker again, so that what it makes is seeded.
 
     RLlib 1.8 calls ``seed`` of an environment, which MARLlib's wrapper has not, and then goes on without.
@@ -184,7 +185,7 @@ def seed_environments(name: str, seed: int) -> None:
         # From the outside in: groups of agents, MARLlib's wrapper, RLlib's, PettingZoo's.
         while not hasattr(inner, "possible_agents"):
             inner = getattr(inner, "par_env", None) or inner.env
-        inner.seed((seed + 10_000 * worker + 100 * (index or 0)) % 2**31)
+        inner.seed(environment_seed(seed, step, worker, index or 0))
         return env
 
     register_env(name, make_seeded)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from mosaic_cluster.worker import ConfigError, Problem, refuse_game
 
@@ -34,7 +34,8 @@ def load_policy(
     Args:
         checkpoint: a folder that ``checkpoint_saved`` announced.
         game: by PettingZoo's name; ``None``: the one it was trained on.
-        agent: by PettingZoo's name (``agent_0``); may be left out where all agents share one policy.
+        agent: by PettingZoo's name (``agent_0``); may be left out where all agents share one policy. With BenchMARL
+            they never do in a game with several groups.
         device: where its networks live.
         continuous_actions: the game is played with PettingZoo's ``continuous_actions=True``.
         options: there are none.
@@ -71,4 +72,23 @@ def _problems(config: MarllibConfig, agent: Optional[str], continuous: bool, opt
     return found
 
 
-__all__ = ["load_policy"]
+def place_of(group_map: Mapping[str, List[str]], agent: Optional[str]) -> Tuple[str, int]:
+    """Group of an agent of BenchMARL, and its row there; groups never share a policy.
+
+    Raises:
+        ConfigError: there is no such agent, or none was named and there are several groups.
+    """
+    if agent is None and len(group_map) == 1:
+        return next(iter(group_map)), 0
+    for group, agents in group_map.items():
+        if agent in agents:
+            return group, agents.index(agent)
+    known = ", ".join(name for agents in group_map.values() for name in agents)
+    if agent is None:
+        text = "must name one: BenchMARL's groups of agents do not share a policy; there are " + known
+    else:
+        text = f"there is no {agent!r} in this game; there are {known}"
+    raise ConfigError([Problem("agent", text)])
+
+
+__all__ = ["load_policy", "place_of"]

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Mapping, Optional
 from mosaic_cluster.worker import ConfigError, MosaicError, Problem, WorkerSession
 
 from marllib_worker.algorithms import ALGORITHMS
-from marllib_worker.analytics import checkpoint_problems, describe_checkpoint
+from marllib_worker.analytics import checkpoint_problems, describe_checkpoint, remove_unfinished
 from marllib_worker.config import MarllibConfig
 
 _HOMES = {"marllib": "marllib_worker.marllib_backend", "benchmarl": "marllib_worker.benchmarl_backend"}
@@ -65,6 +65,8 @@ class MarllibRuntime:
 
     def _train(self, session: WorkerSession) -> Mapping[str, Any]:
         backend = import_module(_HOMES[self.config.backend])
+        if not session.dry_run:
+            remove_unfinished(session.checkpoint_dir)
         if session.resume_from is not None:
             problems = checkpoint_problems(self.config, describe_checkpoint(session.resume_from))
             if problems:

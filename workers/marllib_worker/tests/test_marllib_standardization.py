@@ -28,9 +28,17 @@ from mosaic_cluster.worker import (
 import marllib_worker
 from marllib_worker import MarllibConfig, get_worker_metadata, load_worker_config, marllib_backend, results
 from marllib_worker.algorithms import ALGORITHMS, DEFAULTS, GAMES, SETTINGS, algorithms_of, settings_for
-from marllib_worker.analytics import DESCRIPTION, checkpoint_problems, describe_checkpoint, description
+from marllib_worker.analytics import (
+    DESCRIPTION,
+    checkpoint_problems,
+    describe_checkpoint,
+    description,
+    remove_unfinished,
+)
 from marllib_worker.config import library_settings
-from marllib_worker.policy import load_policy
+from marllib_worker.policy import load_policy, place_of
+from marllib_worker.scratch import make_scratch
+from marllib_worker.seeds import environment_seed
 
 PACKAGE = Path(marllib_worker.__file__).parent
 CONTRACT = str(Path(mosaic_cluster.__file__).parent.parent)
@@ -301,8 +309,51 @@ class TestProcesses:
         assert done.stdout.split() == ["True", "True", "[]"], done.stderr
         assert time.monotonic() - began < 20
 
+    def test_folders_of_killed_workers_go(self, tmp_path: Path) -> None:
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        pid = gone.pid
+        left, used, mine = (tmp_path / name for name in (f"ml{pid}-left", f"ml{pid}-used", f"ml{os.getpid()}-mine"))
+        others = tmp_path / "mlflow-2"
+        for folder in (left, used, mine, others):
+            folder.mkdir()
+            (folder / "file").touch()
+        code = "import sys; sys.stdin.read()"
+        child = subprocess.Popen([sys.executable, "-c", code, str(used / "job.json")], stdin=subprocess.PIPE)
+        try:
+            made = make_scratch(tmp_path)
+        finally:
+            child.communicate()
+        assert made.name.startswith(f"ml{os.getpid()}-")
+        assert set(tmp_path.iterdir()) == {used, mine, others, made}
+        session = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+        assert len(f"/tmp/ml4194304-12345678/{session}") < 107
+
+    def test_half_written_checkpoints_go(self, tmp_path: Path) -> None:
+        for name in (".checkpoint_5.tmp", "checkpoint_4"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "file").touch()
+        remove_unfinished(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_4"]
+
+
+def test_no_two_environments_have_a_seed_in_common() -> None:
+    """Not of runs with close seeds, and not of the attempts of one."""
+    found = [environment_seed(run, step, index) for run in range(20) for step in (0, 100) for index in range(20)]
+    assert len(set(found)) == len(found)
+    assert all(0 <= each < 2**31 for each in found)
+    assert environment_seed(1, 100, 3) == environment_seed(1, 100, 3)
+
 
 class TestPolicy:
+    def test_groups_of_benchmarl_share_none(self) -> None:
+        several = {"adversary": ["adversary_0"], "agent": ["agent_0", "agent_1"]}
+        assert place_of(several, "agent_1") == ("agent", 1)
+        assert place_of({"agent": ["agent_0", "agent_1"]}, None) == ("agent", 0)
+        for agent, words in ((None, "must name one: .* there are adversary_0, agent_0"), ("agent_7", "no 'agent_7'")):
+            with pytest.raises(ConfigError, match=words):
+                place_of(several, agent)
+
     def checkpoint(self, folder: Path, **given: Any) -> str:
         (folder / DESCRIPTION).write_text(json.dumps(description(config_of(**given).to_dict(), 100, file="x")))
         return str(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,4 +19,13 @@ def results(metrics: Mapping[str, Any], *, parameters: int, device: str) -> dict
     return {**metrics, "parameters": parameters, "device": device}
 
 
-__all__ = ["results"]
+def score(metrics: Mapping[str, Any], step: int) -> float:
+    """What a checkpoint of this step is judged by: its evaluation's ``episodic_return``.
+
+    Not a number where its network has not been evaluated: then it is better than no other, and the session must not
+    take the returns of self-play, which say nothing of its strength.
+    """
+    return float(metrics["episodic_return"]) if metrics.get("evaluated_at") == step else math.nan
+
+
+__all__ = ["results", "score"]

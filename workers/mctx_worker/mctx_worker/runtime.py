@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
@@ -33,9 +34,9 @@ class MctxRuntime:
         worker_id: str | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        self._drawn_seed = config.seed is None
-        if self._drawn_seed:
-            config = dataclasses.replace(config, seed=secrets.randbelow(2**31))
+        if config.seed is None:
+            saved = _seed_of(environ.get("MOSAIC_RESUME_FROM"))
+            config = dataclasses.replace(config, seed=secrets.randbelow(2**31) if saved is None else saved)
         self.config = config
         self.dry_run = dry_run
         self._environ = environ
@@ -56,8 +57,21 @@ class MctxRuntime:
         device = choose_device(self.config.device, self._environ)
         from mctx_worker.training import Training  # only now: importing pgx takes the device
 
-        training = Training(self.config, session, device=device, keep_seed=self._drawn_seed)
+        training = Training(self.config, session, device=device)
         return training.check() if session.dry_run else training.run()
+
+
+def _seed_of(checkpoint: str | None) -> int | None:
+    """The seed of the run to go on with; what is wrong with a checkpoint is said when all of it is read."""
+    if not checkpoint:
+        return None
+    import numpy as np
+
+    try:
+        with np.load(checkpoint, allow_pickle=False) as archive:
+            return int(json.loads(archive["header"].tobytes())["seed"])
+    except Exception:  # noqa: BLE001 - whatever a damaged file is
+        return None
 
 
 __all__ = ["MctxRuntime"]

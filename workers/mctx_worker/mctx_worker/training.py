@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mctx_worker import checkpoints
-from mctx_worker.analytics import results
+from mctx_worker.analytics import results, score
 from mctx_worker.config import MctxConfig
 from mctx_worker.evaluation import Evaluation, against_random_metrics
 from mctx_worker.games import make_game
@@ -40,12 +40,10 @@ class Training:
         config: of the run, with a seed.
         session: of this attempt.
         device: where it computes, for the log.
-        keep_seed: nobody chose the seed: one of a checkpoint that is resumed from takes its place.
     """
 
-    def __init__(self, config: MctxConfig, session: WorkerSession, *, device: str, keep_seed: bool = False) -> None:
+    def __init__(self, config: MctxConfig, session: WorkerSession, *, device: str) -> None:
         self.config, self.session, self.device = config, session, device
-        self._keep_seed = keep_seed
         self.seed = int(config.seed or 0)
         self.game = make_game(config.env_id)
         self.network = make_network(config, self.game)
@@ -226,7 +224,7 @@ class Training:
         if self.config.checkpoint_buffer:
             arrays.update(checkpoints.flatten(self.games, "games"))
         path = checkpoints.save(self._path(), header, arrays)
-        self.session.saved(path, score=self.metrics.get("episodic_return"))
+        self.session.saved(path, score=score(self.metrics, self.session.step))
         self.session.keep(self.config.keep_checkpoints)
 
     def _resume(self, path: Path) -> None:
@@ -235,8 +233,6 @@ class Training:
         self.params = checkpoints.restore(self.params, arrays, "params")
         self.opt_state = checkpoints.restore(self.opt_state, arrays, "optimizer")
         self.past = checkpoints.restore(self.past, arrays, "past")
-        if self._keep_seed:
-            self.seed = int(header["seed"])
         self.iteration, self.ended = int(header["iteration"]), int(header["ended"])
         self.evaluated_at, self.metrics = int(header["evaluated_at"]), dict(header["metrics"])
         self.session.episodes = self.ended

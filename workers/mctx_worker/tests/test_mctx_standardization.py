@@ -10,14 +10,18 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mctx_worker import MctxConfig, get_worker_metadata, load_worker_config
+from mctx_worker.analytics import score
 from mctx_worker.config import DEFAULTS, PLAYERS, REFUSED
+from mctx_worker.runtime import MctxRuntime
 
 import mosaic_cluster
 from mosaic_cluster.catalog.environments import FILE, choose, read_environments
 from mosaic_cluster.worker import (
     ConfigError,
+    WorkerAnalyticsManifest,
     WorkerCapabilities,
     WorkerConfig,
     WorkerMetadata,
@@ -159,6 +163,44 @@ class TestCommandLine:
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         assert [line["event"] for line in lines] == ["run_started", "run_failed"]
         assert "jax" in done.stderr
+
+
+class TestBestCheckpoint:
+    def test_only_what_was_evaluated_is_judged(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        environ = {"MOSAIC_RUN_DIR": str(tmp_path), "MOSAIC_CHECKPOINT_DIR": str(tmp_path / "checkpoints")}
+        session = WorkerSession("mctx", MctxConfig(run_id="r"), environ=environ)
+
+        def train(session: WorkerSession) -> dict[str, Any]:
+            session.episode(0.0, 5)
+            for step, metrics in (
+                (100, {"episodic_return": -0.9, "evaluated_at": 0}),
+                (200, {"episodic_return": -0.5, "evaluated_at": 200}),
+                (300, {"episodic_return": -0.5, "evaluated_at": 200}),
+            ):
+                session.step = step
+                path = session.checkpoint_dir / f"checkpoint_{step}.npz"
+                path.touch()
+                session.saved(path, score=score(metrics, step))
+            return {}
+
+        session.run(train)
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        saved = [line["payload"]["score"] for line in lines if line.get("event") == "checkpoint_saved"]
+        assert saved == ["NaN", -0.5, "NaN"]
+        manifest = WorkerAnalyticsManifest.load(tmp_path / "analytics.json")
+        assert manifest.artifacts.checkpoints is not None
+        assert manifest.artifacts.checkpoints.best_checkpoint == "checkpoints/checkpoint_200.npz"
+
+
+class TestSeed:
+    def test_a_run_that_goes_on_has_its_checkpoints(self, tmp_path: Path) -> None:
+        path = tmp_path / "checkpoint_1.npz"
+        np.savez(path, header=np.frombuffer(json.dumps({"format": 1, "seed": 77}).encode(), np.uint8))
+        environ = {"MOSAIC_RUN_DIR": str(tmp_path), "MOSAIC_RESUME_FROM": str(path)}
+        assert MctxRuntime(MctxConfig(run_id="r"), environ=environ).config.seed == 77
+        assert MctxRuntime(MctxConfig(run_id="r", seed=5), environ=environ).config.seed == 5
+        path.write_bytes(b"no archive")
+        assert MctxRuntime(MctxConfig(run_id="r"), environ=environ).config.seed is not None
 
 
 def test_a_session_knows_when_a_sweep_looks_next(capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,8 +97,11 @@ def make(env_id: str, api: str = "auto", kwargs: Mapping[str, Any] | None = None
             raise ConfigError([Problem("api", f"{env_id} cannot be played as {chosen!r}: use aec")])
         env = maker(**(kwargs or {}))
         return Environment(env, chosen, tuple(env.possible_agents))
-    except (TypeError, ImportError, AssertionError) as error:
-        raise ConfigError([Problem("env_id", f"{env_id} cannot be made: {error}")]) from error
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a constructor says to keywords that it does not like
+        words = f"{env_id} cannot be made with {dict(kwargs or {}) or 'no env_kwargs'}: {type(error).__name__}: {error}"
+        raise ConfigError([Problem("env_id", words)]) from error
 
 
 def _gymnasium(env_id: str, api: str, kwargs: Mapping[str, Any]) -> Environment:

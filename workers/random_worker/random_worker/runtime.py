@@ -17,6 +17,9 @@ from random_worker import envs
 from random_worker.config import RandomConfig
 from random_worker.policy import FORMAT, BaselinePolicy, read_checkpoint
 
+LOOK_SECONDS = 0.2
+"""How long it rests, where it is to be slow, before it looks again whether it is to stop."""
+
 
 class RandomRuntime:
     """One attempt at a run.
@@ -104,10 +107,17 @@ class RandomRuntime:
             session.heartbeat()
             if session.checkpoint_due(config.checkpoint_every):
                 self._save(session)
-            if session.stopping or session.step >= config.total_steps:
+            if session.step >= config.total_steps:
                 return
             if config.max_steps_per_second:
-                time.sleep(1 / config.max_steps_per_second)
+                self._rest(1 / config.max_steps_per_second)
+            if session.stopping:
+                return
+
+    def _rest(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self.session.stopping and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, LOOK_SECONDS))
 
     def _ended(self, session: WorkerSession, returns: dict[str, float], length: int, step: envs.Step) -> None:
         more = {} if len(returns) == 1 else {"metadata": {"returns": dict(returns)}}

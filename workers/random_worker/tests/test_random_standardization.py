@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from random_worker.config import RandomConfig
 from random_worker.policy import load_policy
+from random_worker.runtime import RandomRuntime
 
 import mosaic_cluster
 from mosaic_cluster.testing import ContractCase, WorkerContract, case_of
@@ -103,12 +106,28 @@ def test_a_run_that_goes_on_plays_the_rest_as_it_would_have_been(tmp_path: Path)
         ({"env_id": "connect_four_v3", "api": "gymnasium"}, "is a PettingZoo environment"),
         ({"policy": "scripted", "script": [5]}, "5 is no action of Discrete(2)"),
         ({"script": [1]}, "is followed by policy: scripted only"),
+        ({"env_id": "FrozenLake-v1", "env_kwargs": {"map_name": "5x5"}}, "{'map_name': '5x5'}: KeyError: '5x5'"),
+        ({"env_id": "Blackjack-v1", "env_kwargs": {"deck": 3}}, "Blackjack-v1 cannot be made with {'deck': 3}: TypeE"),
     ],
 )
 def test_what_cannot_be_played_is_refused(tmp_path: Path, config: dict[str, Any], words: str) -> None:
     done = play(tmp_path, config)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+def test_a_stop_is_heeded_while_it_rests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOSAIC_RUN_DIR", str(tmp_path))
+    monkeypatch.setenv("MOSAIC_CHECKPOINT_DIR", str(tmp_path / "checkpoints"))
+    asked = count()
+    runtime = RandomRuntime(
+        RandomConfig(run_id="r", max_steps_per_second=0.2),
+        stop_requested=lambda: runtime.session.step > 0 and next(asked) > 2,
+    )
+    began = time.monotonic()
+    summary = runtime.run()
+    assert (summary["status"], summary["step"]) == ("cancelled", 1)
+    assert time.monotonic() - began < 4
 
 
 def test_a_checkpoint_of_another_environment_is_refused(tmp_path: Path) -> None:

@@ -398,6 +398,24 @@ except ConfigError as error:
         assert words in machine.python_prints(code, qmix)
 
 
+class TestEvaluation:
+    def test_a_stop_is_heeded(self, machine: Machine, tmp_path: Path) -> None:
+        config = {"algo": "PPO", "total_steps": 200, "checkpoint_every": 0, "eval_episodes": 1_000_000}
+        process = machine.start(tmp_path, config)
+        while "checkpoint_saved" not in (tmp_path / "stdout.log").read_text():
+            assert process.poll() is None, (tmp_path / "stderr.log").read_text()[-3000:]
+            time.sleep(0.05)
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0  # it is trained to its end
+        assert "evaluation_return" not in named(tmp_path, "run_completed")[0]
+
+    def test_what_is_refused_leaves_nothing(self, machine: Machine, tmp_path: Path) -> None:
+        config = {"algo": "PPO", "env_id": "xuance_games:turns"}
+        machine.run(tmp_path, config, code=2, TMPDIR=str(tmp_path))
+        assert not list(tmp_path.glob("xuance-*"))
+
+
 class TestOwnGames:
     @pytest.mark.parametrize("algo", ["IPPO", "QMIX", "COMA"])
     def test_masks_are_kept_and_agents_may_leave(self, machine: Machine, tmp_path: Path, algo: str) -> None:
@@ -409,9 +427,26 @@ class TestOwnGames:
             "total_steps": 1200,
             "num_envs": 4,
         }
-        machine.run(tmp_path, config)
+        machine.run(tmp_path, {**config, "eval_episodes": 3})
         assert all(steps == 10 for _, _, steps in episodes(tmp_path))
         assert len(episodes(tmp_path)) == 120
+        assert named(tmp_path, "run_completed")[0]["evaluation_episodes"] == 3
+        code = f"""
+import json
+from xuance_games import turns
+from xuance_worker import load_policy
+policy = load_policy({str(last_checkpoint(tmp_path))!r})
+game = turns(leave=4)
+seen, _ = game.reset(seed=1)
+rounds = 0
+while game.agents:
+    masks = {{agent: each["action_mask"] for agent, each in seen.items()}}
+    chosen = policy.act({{agent: each["observation"] for agent, each in seen.items()}}, masks)
+    seen, *_ = game.step({{agent: chosen[agent] for agent in game.agents}})
+    rounds += 1
+print(json.dumps(rounds))
+"""
+        assert machine.python_prints(code, tmp_path) == 10
 
     def test_one_agent(self, machine: Machine, tmp_path: Path) -> None:
         config = {"algo": "DQN", "env_id": "xuance_games:corridor", "max_episode_steps": 30, "total_steps": 3000,

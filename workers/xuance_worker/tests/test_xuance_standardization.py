@@ -9,12 +9,15 @@ import sys
 import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import xuance_worker
 from xuance_worker import XuanCeConfig, get_worker_metadata, load_worker_config
 from xuance_worker.algorithms import ALGORITHMS, CONTINUOUS, DISCRETE, MPE, MULTI, SINGLE
+from xuance_worker.evaluation import Enough, Quota, Stopped
+from xuance_worker.runtime import XuanCeRuntime
 
 import mosaic_cluster
 from mosaic_cluster.testing import ContractCase, WorkerContract, case_of
@@ -45,6 +48,49 @@ def problems(**given: Any) -> dict[str, str]:
     with pytest.raises(ConfigError) as caught:
         XuanCeConfig.from_dict({"run_id": "r", **given})
     return {problem.path: problem.message for problem in caught.value.problems}
+
+
+class TestQuota:
+    def test_short_episodes_do_not_crowd_out_long_ones(self) -> None:
+        """One environment's episodes take 1 step and get 1, the other's take 7 and get 7."""
+        quota = Quota(5, 2, lambda: False)
+        for step in range(1, 100):
+            infos = [{"episode_score": 1.0}, {"episode_score": {"a": 3.0, "b": 4.0}}]
+            try:
+                quota(infos, [0, 1] if step % 7 == 0 else [0])
+            except Enough:
+                break
+        assert quota.scores == [1.0, 1.0, 1.0, 7.0, 7.0]
+        assert step == 14
+
+    def test_a_stop_is_heeded_at_every_step(self) -> None:
+        with pytest.raises(Stopped):
+            Quota(1, 1, lambda: True)([{}], [])
+
+
+class TestCheckpoints:
+    def runtime(self, folder: Path, **environ: str) -> XuanCeRuntime:
+        config = XuanCeConfig(run_id="r", algo="RANDOM", env_id="simple_spread_v3")
+        given = {"MOSAIC_RUN_DIR": str(folder), "MOSAIC_CHECKPOINT_DIR": str(folder / "checkpoints"), **environ}
+        return XuanCeRuntime(config, environ=given)
+
+    @pytest.mark.parametrize("masked", [True, False])
+    def test_they_say_whether_actions_were_masked(self, tmp_path: Path, masked: bool) -> None:
+        from xuance_worker.checkpoints import read_about
+
+        settings = SimpleNamespace(use_actions_mask=masked)
+        training = SimpleNamespace(agent=None, kind="discrete", spaces=dict, settings=settings)
+        self.runtime(tmp_path)._save(training, 1)
+        assert read_about(tmp_path / "checkpoints" / "checkpoint_0")["masked"] is masked
+
+    def test_what_a_killed_attempt_left_is_removed(self, tmp_path: Path) -> None:
+        from xuance_worker.checkpoints import remove_unfinished
+
+        for name in (".checkpoint_5.123.tmp", "checkpoint_4"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "state.pt").touch()
+        remove_unfinished(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_4"]
 
 
 class TestConfig:

@@ -71,6 +71,12 @@ def save_checkpoint(folder: Path, agent: Any, about: Mapping[str, Any], *, repla
     return folder
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process left half written."""
+    for leftover in folder.glob(".checkpoint_*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
 def read_about(folder: Path) -> dict[str, Any]:
     """What ``checkpoint.json`` says.
 
@@ -350,6 +356,7 @@ __all__ = [
     "check_fits",
     "describe_space",
     "read_about",
+    "remove_unfinished",
     "restore",
     "save_checkpoint",
 ]

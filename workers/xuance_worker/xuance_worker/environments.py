@@ -180,7 +180,7 @@ class ParallelEnvironment(RawMultiAgentEnv):
 
 
 class WatchedEnvironments(DummyVecMultiAgentEnv):
-    """XuanCe's vector environment; tells of every step, where somebody asks for it.
+    """XuanCe's vector environment for several agents; tells of every step, where somebody asks for it.
 
     Attributes:
         on_step: called with infos, and which episodes have ended.
@@ -195,6 +195,20 @@ class WatchedEnvironments(DummyVecMultiAgentEnv):
             _, _, terminated, truncated, infos = found
             ended = [each for each in range(self.num_envs) if all(terminated[each].values()) or truncated[each]]
             self.on_step(infos, ended)
+        return found
+
+
+class WatchedSingles(DummyVecEnv):
+    """The same for one agent."""
+
+    on_step: Callable[[list[dict[str, Any]], list[int]], None] | None = None
+
+    def step_wait(self) -> Any:
+        """One step of all environments."""
+        found = super().step_wait()
+        if self.on_step is not None:
+            _, _, terminated, truncated, infos = found
+            self.on_step(infos, [each for each in range(self.num_envs) if terminated[each] or truncated[each]])
         return found
 
 
@@ -218,7 +232,7 @@ def make_environment(config: XuanCeConfig, seed: int) -> Any:
 
 def make_environments(config: XuanCeConfig, number: int, seed: int) -> Any:
     """XuanCe's vector environment of ``number`` environments; the seeds of two runs do not overlap for close seeds."""
-    kind = WatchedEnvironments if config.algorithm.agents == MULTI else DummyVecEnv
+    kind = WatchedEnvironments if config.algorithm.agents == MULTI else WatchedSingles
     first = (seed * 1_000_003) % (2**31 - 1_000_000)
 
     def make(env_seed: int) -> Any:
@@ -366,6 +380,7 @@ __all__ = [
     "GymnasiumEnvironment",
     "ParallelEnvironment",
     "WatchedEnvironments",
+    "WatchedSingles",
     "kind_of_actions",
     "make_environment",
     "make_environments",

@@ -14,6 +14,7 @@ from typing import Any
 from mosaic_cluster.worker import ConfigError, Problem, WorkerSession
 from xuance_worker.analytics import about_results
 from xuance_worker.config import XuanCeConfig
+from xuance_worker.evaluation import Stopped
 from xuance_worker.repairs import mend_dreamers, stand_in_for_scatter
 
 LOGGER = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class XuanCeRuntime:
             return {"checked": "config", "algo": self.config.algo, "env_id": self.config.environment}
         prepare_library()
         from xuance_worker import checkpoints
-        from xuance_worker.training import Stopped, Training, Watcher, play_randomly
+        from xuance_worker.training import Training, Watcher, play_randomly
 
         config = self.config
         about: dict[str, Any] | None = None
@@ -84,6 +85,7 @@ class XuanCeRuntime:
             agent = training.build(watcher)
             if session.dry_run:
                 return {**about_results(config, training), "device": device, "seed": seed}
+            checkpoints.remove_unfinished(session.checkpoint_dir)
             if about is not None:
                 if agent is not None:
                     checkpoints.restore(Path(str(session.resume_from)), agent)
@@ -117,6 +119,7 @@ class XuanCeRuntime:
             "config": config.to_dict(),
             "kind": training.kind,
             "spaces": training.spaces(),
+            "masked": bool(training.settings.use_actions_mask),
             "episodic_return": session.episodic_return,
         }
         checkpoints.save_checkpoint(folder, training.agent, about, replay=config.save_replay)
@@ -129,9 +132,13 @@ class XuanCeRuntime:
         results = {**about_results(config, training), "seed": seed, "device": device}
         results["status"] = "completed" if done else "cancelled"
         if done and config.eval_episodes and not session.stopping:
-            scores = training.evaluate(config.eval_episodes, seed)
-            results["evaluation_return"] = sum(scores) / len(scores)
-            results["evaluation_episodes"] = len(scores)
+            try:
+                scores = training.evaluate(config.eval_episodes, seed, lambda: session.stopping)
+            except Stopped:
+                LOGGER.info("told to stop before all %d episodes of the evaluation were played", config.eval_episodes)
+            else:
+                results["evaluation_return"] = sum(scores) / len(scores)
+                results["evaluation_episodes"] = len(scores)
         return results
 
     def _seed(self, about: Mapping[str, Any] | None) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
-import shutil
+import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from xuance_worker.algorithms import MULTI
 from xuance_worker.checkpoints import REPLAY, describe_space
 from xuance_worker.config import XuanCeConfig
 from xuance_worker.environments import NO_LIMIT, kind_of_actions, make_environments
+from xuance_worker.evaluation import Enough, Quota, Stopped
 from xuance_worker.repairs import mend_coordination_graph, mend_weighted_mixing
 from xuance_worker.settings import make_settings
 
@@ -27,10 +29,6 @@ LOGGER = logging.getLogger(__name__)
 
 MOST_METRICS = 24
 """Of what an algorithm tells of an update: with many agents that learn apart, it is hundreds."""
-
-
-class Stopped(Exception):
-    """Raised through XuanCe's training loop when the run must end."""
 
 
 class Watcher(MultiAgentBaseCallback):
@@ -129,14 +127,12 @@ class Training:
         self, config: XuanCeConfig, *, seed: int, device: str, step: int = 0, log_dir: Path | None = None
     ) -> None:
         self.config = config
-        self._scratch = None if log_dir else tempfile.mkdtemp(prefix="xuance-")
+        self._silent = log_dir is None
         number = config.num_envs or 1
         probe = make_environments(config, 1, seed)
         try:
             self.kind = kind_of_actions(probe, config)
-            self.settings = make_settings(
-                config, self.kind, seed=seed, device=device, log_dir=str(log_dir or self._scratch)
-            )
+            self.settings = make_settings(config, self.kind, seed=seed, device=device, log_dir=str(log_dir or ""))
             _check_environment(probe, self.settings, config)
         finally:
             probe.close()
@@ -157,25 +153,34 @@ class Training:
         elif self.config.algo == "CWQMIX":
             mend_weighted_mixing()
         try:
-            self.agent = REGISTRY_Agents[self.settings.agent](self.settings, self.envs, callback=callback)
+            self.agent = self._built(callback)
         except Exception as error:
             LOGGER.debug("the agent cannot be built", exc_info=True)
             raise ConfigError([
                 Problem("algo", f"XuanCe cannot build {self.config.algo} for {self.config.environment} with these "
                                 f"settings: {type(error).__name__}: {error}")
             ]) from error  # fmt: skip
-        if self._scratch:
-            self.agent.writer.close()
-            self.agent.writer = _Silence()
-            shutil.rmtree(self._scratch, ignore_errors=True)
         held = type(self.agent.memory).__name__
         if self.config.save_replay and held not in REPLAY:
             raise ConfigError([
                 Problem("save_replay", f"{self.config.algo} has no replay buffer that can be saved: leave it out")
             ])  # fmt: skip
         if callback is not None:
+            # DreamerV3 leaves it out on the way to its base class, and would train without telling anybody.
+            self.agent.callback = self.agent.learner.callback = callback
             callback.attach(self.agent)
         return self.agent
+
+    def _built(self, callback: Watcher | None) -> Any:
+        if not self._silent:
+            return REGISTRY_Agents[self.settings.agent](self.settings, self.envs, callback=callback)
+        # It opens an event file wherever it is built.
+        with tempfile.TemporaryDirectory(prefix="xuance-", ignore_cleanup_errors=True) as scratch:
+            self.settings.log_dir = self.settings.model_dir = scratch
+            agent = REGISTRY_Agents[self.settings.agent](self.settings, self.envs, callback=callback)
+            agent.writer.close()
+        agent.writer = _Silence()
+        return agent
 
     def spaces(self) -> dict[str, Any]:
         """What is needed to build the agent again without an environment, as plain values."""
@@ -194,27 +199,32 @@ class Training:
             "longest": int(envs.max_episode_steps),
         }
 
-    def evaluate(self, episodes: int, seed: int) -> list[float]:
+    def evaluate(self, episodes: int, seed: int, stopping: Callable[[], bool]) -> list[float]:
         """Returns of episodes without exploration; of several agents, their sum.
 
         XuanCe's tests update the running mean of observations: nothing is to be trained or saved after them.
+
+        Raises:
+            Stopped: the run must end.
         """
         envs = make_environments(self.config, min(episodes, 10), (seed + 1_000_003) % 2**31)
-        envs.reset()
-        if self.config.algo == "RANDOM":
-            return _random_episodes(envs, episodes)
-        scores = self.agent.test(test_episodes=episodes, test_envs=envs, close_envs=True)
-        # XuanCe gives the mean over agents.
-        factor = len(envs.agents) if self.config.algorithm.agents == MULTI else 1
-        return [float(score) * factor for score in scores][:episodes]
+        envs.on_step = quota = Quota(episodes, envs.num_envs, stopping)
+        try:
+            envs.reset()
+            with contextlib.suppress(Enough):
+                while self.config.algo == "RANDOM":
+                    _random_step(envs)
+                # XuanCe would count the first ones to end: it is told to go on, until the quota is there.
+                self.agent.test(test_episodes=sys.maxsize, test_envs=envs, close_envs=False)
+        finally:
+            envs.close()
+        return quota.scores
 
     def close(self) -> None:
         """Let environments and event files go."""
         if self.agent is not None:
             self.agent.writer.close()
         self.envs.close()
-        if self._scratch:
-            shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 def play_randomly(envs: Any, steps: int, watcher: Watcher, step: int = 0) -> None:
@@ -253,15 +263,6 @@ def _random_step(envs: Any) -> tuple[list[dict[str, Any]], list[int]]:
     ]  # fmt: skip
     _, _, terminated, truncated, infos = envs.step(actions)
     return infos, [number for number in range(envs.num_envs) if all(terminated[number].values()) or truncated[number]]
-
-
-def _random_episodes(envs: Any, episodes: int) -> list[float]:
-    found: list[float] = []
-    while len(found) < episodes:
-        infos, ended = _random_step(envs)
-        found += [float(sum(infos[number]["episode_score"].values())) for number in ended]
-    envs.close()
-    return found[:episodes]
 
 
 def _check_environment(envs: Any, settings: Namespace, config: XuanCeConfig) -> None:

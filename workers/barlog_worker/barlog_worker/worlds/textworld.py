@@ -91,9 +91,9 @@ class TextWorld:
         part = self._folder / f"part-{task}-{self._level}-{seed}.z8"
         options.path, options.force_recompile = str(part), True
         _, make, _ = CHALLENGES[f"tw-{task}"]
-        game = make(self._settings(task, seed), options)
         with _home(self._folder / "home"):
-            compile_game(game, options)
+            # Two of the three compile while they make, too: they try the walkthrough in the game itself.
+            compile_game(make(self._settings(task, seed), options), options)
         for suffix in (".json", ".z8"):  # the game itself last: it is there only when all of it is
             os.replace(part.with_suffix(suffix), path.with_suffix(suffix))
         part.with_suffix(".ni").unlink(missing_ok=True)
