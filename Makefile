@@ -37,7 +37,7 @@ test-workers: $(READY)  ## Build all workers' environments from nothing, run eve
 	@folder='$(CACHE)'; \
 	if [ -z "$$folder" ]; then folder=$$(mktemp -d -t mosaic-environments-XXXXXX); trap 'rm -rf "$$folder"' EXIT; fi; \
 	export MOSAIC_CACHE="$$folder" MOSAIC_TEST_ENVIRONMENTS="$$folder"; \
-	$(BIN)/mosaic workers install --all --debian-python && $(BIN)/mosaic workers environments && $(BIN)/python -m pytest -m workers
+	$(BIN)/mosaic workers install --all --debian-python && $(BIN)/mosaic workers environments && $(BIN)/python -m pytest -m workers -n 2 --dist loadgroup
 
 chaos: $(READY)  ## 38 times kill -9, 24 workers, 1M events, nothing lost (10 minutes; SEED=n).
 	PYTHONPATH=tests $(BIN)/python -m chaos.run $(if $(SEED),--seed $(SEED))

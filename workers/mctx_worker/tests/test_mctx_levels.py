@@ -17,7 +17,7 @@ from mosaic_cluster.catalog.environments import Ready
 from mosaic_cluster.worker import ConfigError
 from mosaic_cluster.worker.policy_client import serve_policy
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.workers, pytest.mark.timeout(1800), pytest.mark.xdist_group("levels of mctx")]
 
 
 @pytest.fixture(scope="module")
