@@ -185,7 +185,12 @@ def write_spec(folder: Path, document: Any, name: str = "spec.json") -> Path:
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 60.0, what: str = "", every: float = 0.05) -> Any:
-    """The first true value of ``condition``."""
+    """The first true value of ``condition``.
+
+    Args:
+        seconds: within which it comes on a machine of ones own; on a busy one it may take twice as long.
+    """
+    seconds *= 2
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = condition()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ulid import ULID
 
 from mosaic_cluster.placement import Placement
 from mosaic_cluster.runtime.attempt import Attempt, finish_attempt
@@ -18,7 +19,7 @@ from mosaic_cluster.runtime.hub_service import HubService
 from mosaic_cluster.storage import Storage
 from mosaic_cluster.supervision import Limits
 
-RUN = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+RUN = str(ULID())  # each process of the test suite has its own: processes are found by it
 
 
 def order(folder: Path, *, gpus: float = 0.0, cpus: float = 1.0, attempt: int = 1, **environment: str) -> AttemptOrder:

@@ -16,7 +16,7 @@ from support import mosaic, wait_for
 
 GIB = 1024**3
 
-pytestmark = pytest.mark.xdist_group("simulated clusters")  # one cluster for all
+pytestmark = pytest.mark.xdist_group("clusters of many nodes")
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support import processes_of, wait_for
+from ulid import ULID
 
 from mosaic_cluster.supervision import Limits, Order, Outcome, Supervised, start, tree
 from mosaic_cluster.supervision.gpus import PATIENCE, GpuWatch
@@ -21,7 +22,7 @@ from mosaic_cluster.supervision.usage import Usage
 from mosaic_cluster.supervision.verdict import judge
 from mosaic_cluster.units import parse_bytes
 
-RUN = "01ARZ3NDEKTSV4RRFFQ69G5FAW"
+RUN = str(ULID())  # each process of the test suite has its own: processes are found by it
 GIB = 1 << 30
 QUIET = Seen(ran=0, silent=0, step=None, log=0, memory=0)
 

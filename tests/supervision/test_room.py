@@ -16,12 +16,13 @@ from typing import Any
 import psutil
 import pytest
 from support import processes_of, small_disk, wait_for
+from ulid import ULID
 
 from mosaic_cluster.logs import read_released
 from mosaic_cluster.supervision import Limits, Order, Room, Supervised, start
 from mosaic_cluster.supervision.holding import BACKLOG, DISK, PAUSE, Holds, Want
 
-RUN = "01ARZ3NDEKTSV4RRFFQ69G5FAW"
+RUN = str(ULID())  # each process of the test suite has its own: processes are found by it
 MIB = 1 << 20
 Make = Callable[..., Supervised]
 

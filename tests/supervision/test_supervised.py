@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from support import processes_of, wait_for
+from ulid import ULID
 
 from mosaic_cluster.supervision import (
     Limits,
@@ -30,7 +31,7 @@ from mosaic_cluster.supervision import (
 )
 from mosaic_cluster.worker.errors import SupervisionError
 
-RUN = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+RUN = str(ULID())  # each process of the test suite has its own: processes are found by it
 Make = Callable[..., Supervised]
 
 
@@ -371,7 +372,7 @@ def test_sweep_takes_only_its_own(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "MOSAIC_RUN_ID": RUN, "MOSAIC_ATTEMPT": "1"}
     mine = subprocess.Popen(["sleep", "1000"], env=environment)
     other = subprocess.Popen(["sleep", "1000"], env={**environment, "MOSAIC_ATTEMPT": "2"})
-    third = subprocess.Popen(["sleep", "1000"], env={**environment, "MOSAIC_RUN_ID": RUN[:-1] + "W"})
+    third = subprocess.Popen(["sleep", "1000"], env={**environment, "MOSAIC_RUN_ID": str(ULID())})
     try:
         assert sweep(RUN, 1) == [mine.pid]
         assert other.poll() is None

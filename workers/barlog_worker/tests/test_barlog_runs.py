@@ -18,7 +18,6 @@ from barlog_corridors import (
     lines_of,
     listens,
     named,
-    open_corridors,
     play,
     played,
     settings,
@@ -322,10 +321,16 @@ def test_few_shot_takes_episodes_of_its_own_making(tmp_path: Path, listener: Scr
 def test_a_stop_after_the_last_episode_cuts_nothing_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOSAIC_RUN_DIR", str(tmp_path))
     monkeypatch.setenv("MOSAIC_CHECKPOINT_DIR", str(tmp_path / "checkpoints"))
+
+    class Slow(Corridors):
+        def make(self, task: str, seed: int, *, vision: bool = False) -> Any:
+            time.sleep(0.5)  # so that the stop comes before the last episode has ended
+            return super().make(task, seed, vision=vision)
+
     config = BarlogConfig.from_dict(settings(agent="dummy"))
     ends = []
     for asked in (True, False, True):
-        made = BarlogRuntime(config, stop_requested=lambda asked=asked: asked, open_world=open_corridors)
+        made = BarlogRuntime(config, stop_requested=lambda asked=asked: asked, open_world=lambda *_: Slow())
         ends.append(made.run()["status"])
     assert ends == ["cancelled", "completed", "completed"]
 
