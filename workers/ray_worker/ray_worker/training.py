@@ -70,7 +70,13 @@ class Trainer:
     def restore(self, path: str) -> int:
         """Go on from a checkpoint; returns its step."""
         said = json.loads(Path(path, SAVED).read_text(encoding="utf-8"))
-        self._algorithm.restore_from_path(path)
+        if self._algorithm.env_runner_group is None:
+            # Of an algorithm that only learns from a dataset, which Algorithm.restore_from_path() overlooks (Ray 2.60).
+            from ray.rllib.utils.checkpoints import Checkpointable
+
+            Checkpointable.restore_from_path(self._algorithm, path)
+        else:
+            self._algorithm.restore_from_path(path)
         self._learned = self._evaluated = int(said["step"])
         self._snapshots = int(said.get("snapshots", 0))
         return int(said["step"])
