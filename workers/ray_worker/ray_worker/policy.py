@@ -105,12 +105,7 @@ class RayPolicy:
             inputs = output[Columns.ACTION_DIST_INPUTS]
             drawn = self.module.get_inference_action_dist_cls().from_logits(inputs)
             actions = (drawn.to_deterministic() if self._deterministic else drawn).sample()
-        return actions[:, 0] if stateful and actions.dim() > 1 and actions.shape[1] == 1 and self._timed else actions
-
-    @property
-    def _timed(self) -> bool:
-        """Whether what it gives has an axis of time: recurrent networks do, DreamerV3 does not."""
-        return not type(self.module).__name__.startswith("Dreamer")
+        return actions[:, 0] if stateful else actions  # of one moment
 
     def _with_state(self, seen: Any) -> dict[str, Any]:
         import torch
@@ -128,8 +123,8 @@ class RayPolicy:
             raise ValueError(
                 f"{rows} environments, but this policy remembers {len(tree.flatten(self._state)[0])}: reset it"
             )
-        batch = {Columns.OBS: seen.unsqueeze(1) if self._timed else seen, Columns.STATE_IN: self._state}
-        if not self._timed:
+        batch = {Columns.OBS: seen.unsqueeze(1), Columns.STATE_IN: self._state}  # with an axis of time
+        if type(self.module).__name__.startswith("Dreamer"):
             batch["is_first"] = torch.full((rows,), float(self._first), device=self._device)
         return batch
 
