@@ -33,7 +33,13 @@ QUICK = {
     "checkpoint_every": 500,
 }
 SPREAD = {"algo": "QMIX", "env_id": "simple_spread_v3", "total_steps": 800, "num_envs": 4, "buffer_size": 2000}
-SOFT = {"algo": "SAC", "env_id": "Pendulum-v1", "total_steps": 600, "parameters": {"start_training": 200}}
+SOFT = {
+    "algo": "SAC",
+    "env_id": "Pendulum-v1",
+    "total_steps": 600,
+    "num_envs": 2,
+    "parameters": {"start_training": 200},
+}
 RUNNABLE = [(name, kind) for name, each in ALGORITHMS.items() for kind in each.forms]
 
 
