@@ -34,7 +34,7 @@ LEVELS: dict[str, tuple[dict[str, Any], float]] = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.workers  # minutes of training each
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", LEVELS)
 def test_level(name: str, tmp_path: Path) -> None:
