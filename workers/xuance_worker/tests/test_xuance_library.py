@@ -223,7 +223,10 @@ class TestLife:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143
         assert time.monotonic() - asked < 30
-        assert [line["event"] for line in lines(tmp_path) if "event" in line][-2:] == ["checkpoint_saved", "run_cancelled"]
+        assert [line["event"] for line in lines(tmp_path) if "event" in line][-2:] == [
+            "checkpoint_saved",
+            "run_cancelled",
+        ]
         assert (last_checkpoint(tmp_path) / "checkpoint.json").exists()
         assert named(tmp_path, "run_cancelled")[0]["step"] == named(tmp_path, "checkpoint_saved")[-1]["step"] > 0
 
