@@ -22,7 +22,7 @@ from mosaic_cluster.telemetry import LogTail, TelemetryReader
 from mosaic_cluster.telemetry.bridges.process import serve
 
 CONFIG = {"steps": 60, "pause": 0.05, "checkpoint_every": 10}
-LONG = {"steps": 200, "pause": 0.05, "checkpoint_every": 10}
+LONG = {"steps": 600, "pause": 0.05, "checkpoint_every": 10}
 
 
 class Bucket(Lab):
@@ -194,14 +194,14 @@ def test_a_lost_disk_costs_one_commit_interval_and_is_on_record(bucket: Bucket) 
     assert (begun["resumed_from_step"], begun["resumed_from_attempt"]) == (saved, 1)
     values = bucket.values()
     assert values == sorted(set(values))
-    assert set(range(saved + 1, 201)) <= set(values)
+    assert set(range(saved + 1, LONG["steps"] + 1)) <= set(values)
     bucket.assert_rows_equal_log(2)
 
 
 @pytest.mark.slow
 def test_asked_from_elsewhere(bucket: Bucket) -> None:
     """Whoever reaches the bucket sees it, and can stop it."""
-    with bucket.start(LONG) as process:
+    with bucket.start({**LONG, "steps": 10_000}) as process:
         wait_for(lambda: bucket.saved() and bucket.status()["state"] == "RUNNING", 60)
         uri = bucket.home.location
         logs = bucket.mosaic("logs", uri)
@@ -254,7 +254,7 @@ def test_a_credential_that_is_lost_in_the_middle(on_ray: Bucket) -> None:
 def test_pbt_goes_on_from_copies(on_ray: Bucket) -> None:
     """A checkpoint is copied from run to run in the bucket, and fetched where the run goes on."""
     pbt = {
-        "kind": "sweep", "name": "pbt", "worker": "curves", "config": {"steps": 24, "pause": 0.3}, "seeds": [1],
+        "kind": "sweep", "name": "pbt", "worker": "curves", "config": {"steps": 24, "pause": 1.0}, "seeds": [1],
         "samples": 4, "search": {"kind": "random", "seed": 2}, "space": {"quality": {"uniform": [1, 10]}},
         "metric": {"name": "score", "at": [8, 16, 24]}, "scheduler": "pbt",
     }  # fmt: skip

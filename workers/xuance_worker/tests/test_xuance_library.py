@@ -32,7 +32,15 @@ QUICK = {
     "horizon": 64,
     "checkpoint_every": 500,
 }
-SPREAD = {"algo": "QMIX", "env_id": "simple_spread_v3", "total_steps": 800, "num_envs": 4, "buffer_size": 2000}
+SPREAD = {
+    "algo": "QMIX",
+    "env_id": "simple_spread_v3",
+    "total_steps": 800,
+    "num_envs": 4,
+    "buffer_size": 2000,
+    "batch_size": 32,
+    "parameters": {"start_training": 200},
+}
 SOFT = {
     "algo": "SAC",
     "env_id": "Pendulum-v1",
@@ -458,8 +466,8 @@ print(json.dumps(rounds))
         assert machine.python_prints(code, tmp_path) == 10
 
     def test_one_agent(self, machine: Machine, tmp_path: Path) -> None:
-        config = {"algo": "DQN", "env_id": "xuance_games:corridor", "max_episode_steps": 30, "total_steps": 3000,
-                  "parameters": {"start_training": 200, "decay_step_greedy": 8000}}  # fmt: skip
+        config = {"algo": "DQN", "env_id": "xuance_games:corridor", "max_episode_steps": 30, "total_steps": 8000,
+                  "num_envs": 2, "parameters": {"start_training": 200, "decay_step_greedy": 6000}}  # fmt: skip
         machine.run(tmp_path, config)
         assert named(tmp_path, "run_completed")[0]["episodic_return"] > 0.8
         assert max(steps for _, _, steps in episodes(tmp_path)) <= 30
