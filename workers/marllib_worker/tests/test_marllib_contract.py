@@ -17,7 +17,7 @@ class TestContractWithoutTheLibrary(WorkerContract):
 
 @pytest.mark.workers
 @pytest.mark.timeout(1200)
-@pytest.mark.xdist_group("contract of marllib")
+@pytest.mark.xdist_group("marllib")
 class TestContract(WorkerContract):
     """With the real library."""
 

@@ -16,7 +16,8 @@ from mosaic_cluster.worker import WorkerAnalyticsManifest
 
 from marllib_worker.algorithms import ALGORITHMS, SETTINGS, algorithms_of
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(900)]
+# One at a time: each looks whether anything of its Ray is left on the machine.
+pytestmark = [pytest.mark.workers, pytest.mark.timeout(900), pytest.mark.xdist_group("marllib")]
 
 Backends = Callable[[str], Any]
 ALL = [(name, algo) for name in SETTINGS for algo in algorithms_of(name)]

@@ -192,6 +192,7 @@ class _Policy:
             built.noise_scale = 0.0  # of exploration; NoisyDQN adds it to its weights whenever it acts
         self._takes = set(inspect.signature(built.get_actions).parameters)
         self._memory: Any = None
+        self._means: Any = None
         self._rows = 0
         self.reset(seed)
 
@@ -199,7 +200,7 @@ class _Policy:
         """Begin new episodes: what is remembered of earlier ones is forgotten."""
         if seed is not None:
             self._drawing = _Drawing(seed)
-        self._memory = None
+        self._memory = self._means = None
         self._rows = 0
 
     def _options(self) -> dict[str, Any]:
@@ -276,8 +277,11 @@ class SeveralPolicy(_Policy):
         built = self._built
         rows = [self._row(each) for each in observations]
         masks = self._masks(action_masks, len(rows))
+        there = [
+            {agent: self.agent is not None or agent in each for agent in built.agent_keys} for each in observations
+        ]
         with self._drawing, torch.no_grad():
-            found = self._actions(rows, masks)
+            found = self._actions(rows, masks, there)
         if self.agent is None:
             return [{agent: self._own(agent, row[agent]) for agent in built.agent_keys} for row in found]
         return np.stack([np.asarray(self._own(self.agent, row[self.agent])) for row in found])
@@ -318,9 +322,9 @@ class SeveralPolicy(_Policy):
             })  # fmt: skip
         return found
 
-    def _actions(self, rows: list[dict[str, Any]], masks: Any) -> list[dict[str, Any]]:
+    def _actions(self, rows: list[dict[str, Any]], masks: Any, there: list[dict[str, bool]]) -> list[dict[str, Any]]:
         built = self._built
-        options = self._options()
+        options = self._options() | self._of_others(there)
         if masks is not None:
             options["avail_actions_dict"] = masks
         if built.use_rnn and (self._memory is None or self._rows != len(rows)):
@@ -331,12 +335,28 @@ class SeveralPolicy(_Policy):
             else:
                 options["rnn_hidden"] = self._memory
         found = built.get_actions(obs_dict=rows, **options)
+        self._means = found.get("actions_mean")
         if built.use_rnn:
             if isinstance(self._memory, tuple):
                 self._memory = found["rnn_hidden_actor"], self._memory[1]
             else:
                 self._memory = found["hidden_state"]
         return list(found["actions"])
+
+    def _of_others(self, there: list[dict[str, bool]]) -> dict[str, Any]:
+        """Which agents are there, for those that talk; and what their neighbours did last, for mean fields."""
+        import numpy as np
+
+        found: dict[str, Any] = {}
+        if "info" in self._takes:
+            found["info"] = [{"agent_mask": each} for each in there]
+        if "act_mean_dict" in self._takes:
+            found["agent_mask"] = there
+            if self._means is None or len(self._means) != len(there):
+                count = self._built.n_actions_max
+                self._means = [{agent: np.zeros(count) for agent in each} for each in there]
+            found["act_mean_dict"] = self._means
+        return found
 
     def _own(self, agent: str, action: Any) -> Any:
         import numpy as np
