@@ -194,4 +194,4 @@ def _table(entries: list[Stored]) -> None:
         version = record["interpreter"]["version"] if record else ""
         table.add_row(Text(entry.name), entry.state, version, when, format_bytes(entry.size))
     Console().print(table)
-    note(f"{format_bytes(sum(entry.size for entry in entries))} in all; --prune removes all but the built ones")
+    note(f"{format_bytes(sum(entry.size for entry in entries))} in all; --prune removes those that nothing here uses")

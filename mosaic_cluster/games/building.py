@@ -56,6 +56,8 @@ def _made(name: str, constructor: str, options: dict[str, Any]) -> Any:
             return _gymnasium(name, constructor, options)
         module = importlib.import_module(f"{family}.{name}")
         maker = getattr(module, constructor, None)
+        if maker is None and not hasattr(module, "env"):  # a module that games lie in
+            raise _refused(f"there is no game {name!r}{_hint(name)}")
         if maker is None:
             raise _refused(f"{name} is played in turns only: make_game({name!r}) makes it")
         return maker(**options)
@@ -68,15 +70,20 @@ def _made(name: str, constructor: str, options: dict[str, Any]) -> Any:
 def _gymnasium(name: str, constructor: str, options: dict[str, Any]) -> Any:
     import gymnasium
 
-    known = [*gymnasium.registry, *_names()]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = _hint(name)
     if constructor != "env":
         raise _refused(f"PettingZoo has no {name!r}{hint}")
     try:
         return gymnasium.make(name, **options)
     except gymnasium.error.Error as error:
         raise _refused(f"there is no game {name!r}{hint} ({error})") from error
+
+
+def _hint(name: str) -> str:
+    import gymnasium
+
+    near = difflib.get_close_matches(name, [*gymnasium.registry, *_names()], n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _family(name: str) -> str | None:

@@ -15,13 +15,20 @@ from mosaic_cluster.telemetry import TelemetryReader
 EXAMPLE = ROOT / "docs" / "examples" / "cartpole.yaml"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        pytest.param(2, marks=pytest.mark.workers),
+        pytest.param(3, marks=pytest.mark.workers),
+    ],
+)
 def test_the_demo_learns(seed: int, tmp_path: Path, own_cache: Path) -> None:
     lab = Lab(tmp_path, environment(MOSAIC_CACHE=str(own_cache)), None)
     document = {**yaml.safe_load(EXAMPLE.read_text().replace("150_000", "150000")), "seed": seed}
     document["storage"] = str(tmp_path / "results")
-    done = lab.mosaic("run", write_spec(tmp_path, document), *lab.where, timeout=170)
+    done = lab.mosaic("run", write_spec(tmp_path, document), *lab.where, timeout=800)
     assert done.returncode == 0, done.stdout + done.stderr
     experiment = lab.experiment
     assert_tables_equal_logs(experiment)

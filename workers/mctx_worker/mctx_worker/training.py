@@ -235,6 +235,7 @@ class Training:
         self.past = checkpoints.restore(self.past, arrays, "past")
         self.iteration, self.ended = int(header["iteration"]), int(header["ended"])
         self.evaluated_at, self.metrics = int(header["evaluated_at"]), dict(header["metrics"])
+        self.session.metrics.update(self.metrics)  # what was measured last is told where nothing is left to measure
         self.session.episodes = self.ended
         self._recent.extend((float(result), int(moves)) for result, moves in arrays.get("recent", ()))
         same = all(header["config"][name] == getattr(self.config, name) for name in ("num_envs", "buffer_size"))
