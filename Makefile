@@ -26,12 +26,12 @@ $(READY): pyproject.toml constraints.txt $(wildcard workers/*/pyproject.toml)
 demo: $(READY)  ## Sweep PPO on CartPole: four configurations, two seeds each, on an embedded Ray.
 	$(BIN)/mosaic run docs/examples/cartpole-sweep.yaml
 
-test: $(READY)  ## The test suite, three at a time (about 7 minutes on two cores).
-	# Most tests wait for processes to start: more at once than there are cores. Those that share a cluster stay together.
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+test: $(READY)  ## The test suite, three at a time (20 minutes on two cores).
+	# Most tests wait for processes to start: more at once than there are cores.
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
-test-slow: $(READY)  ## The heavier tests.
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+test-slow: $(READY)  ## The heavier tests, one at a time: some watch what a machine does meanwhile.
+	$(BIN)/python -m pytest -m slow
 
 test-workers: $(READY)  ## Build all workers' environments from nothing, run every library for real (CACHE=folder: kept there).
 	@folder='$(CACHE)'; \

@@ -21,9 +21,6 @@ from support import assert_tables_equal_logs, processes_of, started, wait_for, w
 GPUS = "2x(2cpu,1xRTX4090,name=small),(4cpu,2xA100-80GB,name=big)"
 SPARE = "4x(2cpu,1xRTX4090,name=node)"
 
-# One after another in one process: such a cluster takes half a minute to start, and a machine bears one at a time.
-pytestmark = pytest.mark.xdist_group("clusters of many nodes")
-
 
 @pytest.fixture(scope="module")
 def gpus(workers: Path, own_cache: Path) -> Iterator[Simulated]:

@@ -16,8 +16,6 @@ from support import mosaic, wait_for
 
 GIB = 1024**3
 
-pytestmark = pytest.mark.xdist_group("clusters of many nodes")
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Simulated]:
