@@ -6,10 +6,12 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -198,6 +200,26 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60.0, what: str = ""
             return value
         time.sleep(every)
     raise AssertionError(f"still not after {seconds:g} s: {what or condition}")
+
+
+class Interrupted(BaseException):
+    """What a signal raises in the middle of a call, as Ctrl-C does."""
+
+
+@contextmanager
+def interrupting(seconds: float = 0.2) -> Iterator[threading.Timer]:
+    """A timer, to be started, that interrupts this thread with :class:`Interrupted`."""
+
+    def interrupt(*_: Any) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    timer = threading.Timer(seconds, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR1))
+    try:
+        yield timer
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGUSR1, before)
 
 
 def processes_of(run_id: str) -> list[psutil.Process]:

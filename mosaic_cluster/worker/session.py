@@ -161,7 +161,6 @@ class WorkerSession:
 
     def resumed(self, step: int) -> None:
         """The checkpoint at :attr:`resume_from` has been loaded; training goes on from ``step``."""
-        self._remember()
         self.step = self._began_at_step = self._saved_step = step
         self._looked_at = [each for each in self._looked_at if each > step]
         self.emitter.checkpoint_loaded({"path": str(self.resume_from), "step": step})

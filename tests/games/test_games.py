@@ -7,7 +7,6 @@ import select
 import signal
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import register
+from support import Interrupted, interrupting, register
 
 from mosaic_cluster.games import (
     InteractivePolicy,
@@ -55,7 +54,7 @@ class Columns:
         return self.columns[(self.turn - 1) % len(self.columns)]
 
     def act_batch(self, observations: Any, action_masks: Any = None) -> Any:
-        raise NotImplementedError
+        raise AssertionError("games are played one observation at a time")
 
 
 def test_games_by_name() -> None:
@@ -292,25 +291,12 @@ def test_closing_does_not_wait_for_a_program_to_read(monkeypatch: pytest.MonkeyP
 
 def test_an_interrupted_command_closes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interactive, "CLOSE_SECONDS", 0.1)
-
-    class Interrupted(BaseException):
-        pass
-
-    def interrupt(*_: Any) -> None:
-        raise Interrupted
-
-    before = signal.signal(signal.SIGUSR1, interrupt)
-    timer = threading.Timer(0.2, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR1))
-    try:
-        with InteractivePolicy(program(tmp_path), "toy_v1", timeout=20) as policy:
-            timer.start()
-            with pytest.raises(Interrupted):
-                policy.act("sleep")
-            with pytest.raises(PolicyError, match="the policy is closed"):
-                policy.act(1)
-    finally:
-        timer.join()
-        signal.signal(signal.SIGUSR1, before)
+    with interrupting() as timer, InteractivePolicy(program(tmp_path), "toy_v1", timeout=20) as policy:
+        timer.start()
+        with pytest.raises(Interrupted):
+            policy.act("sleep")
+        with pytest.raises(PolicyError, match="the policy is closed"):
+            policy.act(1)
 
 
 def test_a_worker_with_an_environment_of_its_own_has_its_policies_there(

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import ROOT, wait_for
+from support import ROOT, Interrupted, interrupting, wait_for
 
 from mosaic_cluster.worker import ConfigError, Policy, PolicyClient, PolicyError, serve_policy
 from mosaic_cluster.worker.policy_wire import MAX_HEADER, Channel, pack
@@ -275,24 +275,12 @@ def test_a_call_that_takes_too_long_closes_it(environ: dict[str, str]) -> None:
 
 
 def test_an_interrupted_call_closes_it(environ: dict[str, str]) -> None:
-    class Interrupted(BaseException):
-        pass
-
-    def interrupt(*_: Any) -> None:
-        raise Interrupted
-
-    before = signal.signal(signal.SIGUSR1, interrupt)
-    timer = threading.Timer(0.2, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR1))
-    try:
-        with toy(environ) as policy:
-            timer.start()
-            with pytest.raises(Interrupted):
-                policy.act("hang")
-            with pytest.raises(PolicyError, match="the policy is closed"):
-                policy.act(1)
-    finally:
-        timer.join()
-        signal.signal(signal.SIGUSR1, before)
+    with interrupting() as timer, toy(environ) as policy:
+        timer.start()
+        with pytest.raises(Interrupted):
+            policy.act("hang")
+        with pytest.raises(PolicyError, match="the policy is closed"):
+            policy.act(1)
 
 
 def test_the_socket_is_private_and_nothing_is_left(environ: dict[str, str]) -> None:

@@ -87,14 +87,14 @@ class BarlogRuntime:
         if session.dry_run:
             return self._dry()
         self._go_on(session)
-        todo = [each for each in plan(self.config, self._records.seed) if each.name not in self._records.finished]
+        ahead = [each for each in plan(self.config, self._records.seed) if each.name not in self._records.finished]
         if self.config.backend == "balrog":
             from barlog_worker.balrog import evaluate
 
             evaluate(self, session)
-        elif todo:
+        elif ahead:
             with _scratch(session.run_dir), contextlib.suppress(Stopped):
-                self._play(session, todo)
+                self._play(session, ahead)
         self._save(session)
         found = self._metrics.results(self._records)
         if all(each.name in self._records.finished for each in plan(self.config, self._records.seed)):
@@ -159,7 +159,7 @@ class BarlogRuntime:
             session.resumed(self._records.step)
             LOGGER.info("%d finished episodes of earlier attempts are kept", len(self._records.finished))
 
-    def _play(self, session: WorkerSession, todo: Sequence[Episode]) -> None:
+    def _play(self, session: WorkerSession, ahead: Sequence[Episode]) -> None:
         config = self.config
         stop = threading.Event()
         client = None if config.agent == "dummy" else _client(config)
@@ -172,19 +172,19 @@ class BarlogRuntime:
             stop,
             lambda line: _put(events, stop, ("step", line)),
         )
-        prepared = self._prepare(todo, session)
-        waiting: deque[Episode] = deque(todo)
+        prepared = self._prepare(ahead, session)
+        waiting: deque[Episode] = deque(ahead)
         threads = [
             threading.Thread(
                 target=_work, args=(player, prepared, waiting, events, stop), daemon=True, name=f"episodes-{n}"
             )
-            for n in range(min(config.concurrency, len(todo)))
+            for n in range(min(config.concurrency, len(ahead)))
         ]
         for thread in threads:
             thread.start()
         failure: Exception | None = None
         try:
-            failure = self._follow(session, events, len(todo))
+            failure = self._follow(session, events, len(ahead))
         finally:
             stop.set()
             if client is not None:
@@ -194,7 +194,7 @@ class BarlogRuntime:
             self._save(session)
             raise failure
 
-    def _prepare(self, todo: Sequence[Episode], session: WorkerSession) -> dict[tuple[str, str], _Prepared]:
+    def _prepare(self, ahead: Sequence[Episode], session: WorkerSession) -> dict[tuple[str, str], _Prepared]:
         """Worlds and demonstrations, by world and task.
 
         Raises:
@@ -202,7 +202,7 @@ class BarlogRuntime:
         """
         found: dict[tuple[str, str], _Prepared] = {}
         worlds: dict[str, World] = {}
-        for episode in todo:
+        for episode in ahead:
             if episode.world not in worlds:
                 worlds[episode.world] = self._open_world(episode.world, self.config, session.run_dir / "worlds")
             if (episode.world, episode.task) not in found:
