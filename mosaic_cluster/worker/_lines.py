@@ -86,6 +86,7 @@ class Queue:
         self._lines: Deque[Line] = deque()
         # Being written. A signal handler that emits meanwhile writes these first, and then its own.
         self._taken: List[Line] = []
+        self._pieces: Deque[Tuple[Any, str]] = deque()
         self._linger = 0.0
         self._pause = 0
         self._written = 0
@@ -100,7 +101,7 @@ class Queue:
 
     def waits(self) -> bool:
         """Whether there is a line."""
-        return bool(self._lines or self._taken)
+        return bool(self._lines or self._taken or self._pieces)
 
     def add(self, line: Line) -> None:
         """Only that; the caller drains."""
@@ -131,10 +132,14 @@ class Queue:
             pieces = _pieces(taken[:])
             if self._writes != before:
                 return  # a signal handler's call has written them
+            self._pieces.extend(pieces)
             taken.clear()
             self._writes += 1
             self._written = time_ns()
-            for sink, text in pieces:
+            # Each leaves the queue just before it is written: a signal handler that emits meanwhile, or ends the
+            # process, finds the others.
+            while self._pieces:
+                sink, text = self._pieces.popleft()
                 try:
                     _write(sink, text, apart)
                 except Exception as error:  # noqa: BLE001 - telemetry must not be what ends a run
@@ -150,6 +155,7 @@ class Queue:
         self.open = False
         self._lines.clear()
         self._taken.clear()
+        self._pieces.clear()
 
     def _watch(self) -> None:
         """See to it that what waits is written though nobody calls any more."""

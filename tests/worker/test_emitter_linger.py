@@ -275,6 +275,40 @@ def test_a_handler_that_ends_the_process(sandbox: Any) -> None:
     assert numbers(lines) == list(range(len(lines)))
 
 
+def test_a_handler_that_ends_the_process_while_lines_are_written(sandbox: Any) -> None:
+    """The signal comes between two pieces of what waited: the others are written before the handler's own line."""
+    path, log = script(
+        sandbox,
+        """
+        import atexit
+        class Sink:
+            def __init__(self):
+                self.texts = []
+            def write(self, text):
+                self.texts.append(text)
+                if len(self.texts) == 2:  # the first line does not wait
+                    signal.raise_signal(signal.SIGTERM)
+            def flush(self):
+                pass
+        sink = Sink()
+        atexit.register(lambda: open(sys.argv[1], "w").write("".join(sink.texts)))
+        emitter = TelemetryEmitter("run", sink=sink, linger=10)
+        def stop(*_):
+            emitter.run_cancelled({})
+            sys.exit(0)
+        signal.signal(signal.SIGTERM, stop)
+        for number in range(200):
+            emitter.heartbeat({"number": number})
+        emitter.checkpoint_saved({"path": "x"})
+        """,
+    )
+    done = subprocess.run([sys.executable, str(path), str(log)], env=_environment(), timeout=60, check=False)
+    assert done.returncode == 0
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["event"] for line in lines[200:]] == ["checkpoint_saved", "run_cancelled"]
+    assert numbers(lines[:200]) == list(range(200))
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM not handled"])
 def test_a_kill_loses_nothing_but_what_waits(sandbox: Any, number: int) -> None:
     """A prefix is left, at least up to the last lifecycle line whose call returned."""
