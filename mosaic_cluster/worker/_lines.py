@@ -14,10 +14,11 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import select
 import sys
 import threading
 from collections import deque
-from itertools import repeat
+from itertools import chain, islice, repeat
 from time import sleep, time_ns
 from typing import IO, Any, Callable, Deque, List, Optional, Set, Tuple
 
@@ -44,8 +45,7 @@ def write_line(sink: Any, line: str) -> None:
     """Write a line, after those that wait, before returning."""
     real: Any = sys.__stdout__
     if queue.waits():
-        queue.add((sink, None, line, 0))
-        queue.drain()
+        queue.add_and_drain((sink, None, line, 0))
     elif sink is real:  # most lines come by here
         with _lock:
             sink.flush()  # what was printed before stands before
@@ -63,11 +63,13 @@ def queue_line(sink: Any, line: str) -> None:
         write_line(sink, line)
 
 
-def _write(sink: Any, text: str, apart: bool = False) -> None:
-    real: Any = sys.__stdout__
-    if apart and (sink is real or sink is sys.stdout):
-        text = "\n" + text
-    if sink is real:
+def _is_stdout(sink: Any) -> bool:
+    """Whether it is the process's own, which has a descriptor."""
+    return sink is sys.__stdout__ or (sink is claimed and claimed is not None)
+
+
+def _write(sink: Any, text: str) -> None:
+    if _is_stdout(sink):
         sink.flush()
         _write_at_once(sink.fileno(), text.encode("ascii"))
         return
@@ -79,14 +81,18 @@ def _write(sink: Any, text: str, apart: bool = False) -> None:
 
 
 class Queue:
-    """Lines that wait. Adding to it takes no lock; whoever writes holds the one lock of all emitters."""
+    """Lines that wait. Adding to it takes no lock; whoever writes holds the one lock of all emitters.
+
+    A signal handler that emits may interrupt that anywhere between two bytecodes, and may never return. A line
+    therefore leaves the queue in the same bytecode that writes it: a chain of C functions, which handlers cannot
+    interrupt. Only a write that has to wait for a full pipe can be interrupted.
+    """
 
     def __init__(self) -> None:
         self.open = True
         self._lines: Deque[Line] = deque()
-        # Being written. A signal handler that emits meanwhile writes these first, and then its own.
-        self._taken: List[Line] = []
-        self._pieces: Deque[Tuple[Any, str]] = deque()
+        # One ticket: who has put it there may write what it has come to hold. None at all: somebody is writing.
+        self._tickets: List[List[Any]] = [[]]
         self._linger = 0.0
         self._pause = 0
         self._written = 0
@@ -101,11 +107,16 @@ class Queue:
 
     def waits(self) -> bool:
         """Whether there is a line."""
-        return bool(self._lines or self._taken or self._pieces)
+        return bool(self._lines)
 
-    def add(self, line: Line) -> None:
-        """Only that; the caller drains."""
-        self._lines.append(line)
+    def add_and_drain(self, line: Line) -> None:
+        """Write a line after all that wait."""
+        with _lock:
+            if self._tickets:
+                self._lines.append(line)
+                self.drain()
+            else:  # a signal handler's, while what it has interrupted waits for a full pipe
+                _write(line[0], line[2])
 
     def later(self, line: Line, now: int) -> None:
         """Have a line wait, or write all that do if it is time."""
@@ -124,26 +135,77 @@ class Queue:
             apart: begin on a new line where others may be printing.
         """
         with _lock:
-            taken = self._taken
-            with contextlib.suppress(IndexError):  # a signal handler's call came between counting and taking
-                # One step for a signal handler: it sees each line here or there.
-                taken.extend(map(deque.popleft, repeat(self._lines, len(self._lines))))
-            before = self._writes
-            pieces = _pieces(taken[:])
-            if self._writes != before:
-                return  # a signal handler's call has written them
-            self._pieces.extend(pieces)
-            taken.clear()
+            if not self._tickets:
+                return  # what this call has interrupted goes on with it
             self._writes += 1
             self._written = time_ns()
-            # Each leaves the queue just before it is written: a signal handler that emits meanwhile, or ends the
-            # process, finds the others.
-            while self._pieces:
-                sink, text = self._pieces.popleft()
+            while self._lines:
                 try:
-                    _write(sink, text, apart)
+                    self._write_some(apart)
                 except Exception as error:  # noqa: BLE001 - telemetry must not be what ends a run
                     complain(error)
+
+    def _write_some(self, apart: bool) -> None:
+        """Write the first lines, as many of one sink as go into one write."""
+        ticket: List[Any] = []
+        self._tickets[:] = [ticket]
+        try:
+            lines = list(islice(self._lines, 128))
+        except RuntimeError:  # somebody added a line meanwhile: once more
+            return
+        if not lines:
+            return  # a signal handler's call has written them
+        sink = lines[0][0]
+        count, text = _join(lines)
+        if apart and (sink is sys.__stdout__ or sink is sys.stdout):
+            text = "\n" + text
+        if not _is_stdout(sink):
+            ticket.append(None)
+            if self._take(count) is not None:
+                _write(sink, text)
+            return
+        try:
+            sink.flush()  # what was printed before stands before
+            descriptor = sink.fileno()
+        except Exception:
+            ticket.append(None)
+            self._take(count)
+            raise
+        data = text.encode("ascii")
+        ticket.append(data)
+        if descriptor in _torn:
+            written = None if self._take(count) is None else 0
+        else:
+            _wait_for_room(descriptor)
+            written = self._take(count, descriptor)
+        if written is not None and written < len(data):
+            _write_all(descriptor, data, written)
+
+    def _take(self, count: int, descriptor: Optional[int] = None) -> Optional[int]:
+        """Write what the ticket holds, if there is a descriptor, and take the lines out that it was made of.
+
+        Returns:
+            The bytes written; None if a signal handler's call has written those lines.
+        """
+        held = map(list.pop, map(list.pop, (self._tickets,)))
+        write = held if descriptor is None else map(os.write, (descriptor,), held)
+        leave = map(deque.popleft, repeat(self._lines, count))
+        done: List[Any] = []
+        try:
+            done.extend(chain(write, leave, map(self._tickets.append, ([],))))
+        except IndexError:  # the ticket is not ours any more
+            self._tickets[:] = [[]]
+            return None
+        except OSError as error:
+            if not done:
+                done.extend(chain(leave, map(self._tickets.append, ([],))))
+            if isinstance(error, BlockingIOError):
+                return 0
+            raise
+        except BaseException:  # a signal handler's, while the write waited
+            self._tickets[:] = [[]]
+            raise
+        return 0 if descriptor is None else int(done[0])
 
     def close(self) -> None:
         """Write all that waits, and have nothing wait from now on."""
@@ -154,8 +216,7 @@ class Queue:
         """In a forked child: what waits is the parent's."""
         self.open = False
         self._lines.clear()
-        self._taken.clear()
-        self._pieces.clear()
+        self._tickets[:] = [[]]
 
     def _watch(self) -> None:
         """See to it that what waits is written though nobody calls any more."""
@@ -191,27 +252,24 @@ class Queue:
             gate.acquire()
 
 
-def _pieces(lines: List[Line]) -> List[Tuple[Any, str]]:
-    """Texts to be written, each of one or more whole lines of one sink, in order."""
-    found: List[Tuple[Any, str]] = []
+def _join(lines: List[Line]) -> Tuple[int, str]:
+    """How many of the first lines, all of one sink, make one write, and their text."""
     texts: List[str] = []
     size = 0
-    last: Any = None
-    for sink, make, content, when in lines:
+    sink = lines[0][0]
+    for other, make, content, when in lines:
+        if other is not sink:
+            break
         try:
             text = content if make is None else make(content, when)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - telemetry must not be what ends a run
             complain(error)
-            continue
-        if texts and (sink is not last or size + len(text) >= WRITE_BYTES):
-            found.append((last, "".join(texts)))
-            texts, size = [], 0
+            text = ""
+        if texts and size + len(text) >= WRITE_BYTES:
+            break
         texts.append(text)
         size += len(text)
-        last = sink
-    if texts:
-        found.append((last, "".join(texts)))
-    return found
+    return len(texts), "".join(texts)
 
 
 queue = Queue()
@@ -249,10 +307,15 @@ def _write_at_once(descriptor: int, data: bytes) -> None:
         _write_all(descriptor, data, written)
 
 
+def _wait_for_room(descriptor: int) -> None:
+    """Until a pipe takes PIPE_BUF bytes without waiting; a file always does."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    poll.poll()
+
+
 def _write_all(descriptor: int, data: bytes, written: int = 0) -> None:
     """What is left of a line, in as many calls as it takes."""
-    import select
-
     if descriptor in _torn:
         data = b"\n" + data
     try:
