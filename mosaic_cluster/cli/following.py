@@ -46,8 +46,29 @@ def finish(result: ExperimentResult, as_json: bool) -> None:
         for line in lines:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         if result.state != "COMPLETED":
-            experiment = result.experiment_id
-            again = f"mosaic resume {experiment}" + (" --retry-failed" if result.state == "FAILED" else "")
-            hint = f"  see `mosaic logs {experiment}`\n  to go on: `{again}`"
+            hint = f"  see `mosaic logs {result.experiment_id}`\n  to go on: {_to_go_on(result)}"
             console.print(hint, markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(result.exit_code)
+
+
+# Another try would end like the first: what to change in the spec, by how a run ended.
+_CHANGES = {
+    "bad_config": "config",
+    "max_duration": "limits.max_duration",
+    "max_log": "limits.max_log",
+    "out_of_memory": "resources.memory or resources.gpu_memory",
+}
+
+
+def _to_go_on(result: ExperimentResult) -> str:
+    again = f"mosaic resume {result.experiment_id}"
+    if result.state != "FAILED":
+        return f"`{again}`"
+    codes = {run["code"] for run in result.status["runs"] if run["state"] == "FAILED"}
+    wrong = [what for code, what in _CHANGES.items() if code in codes]
+    if not wrong:
+        return f"`{again} --retry-failed`"
+    edit = f"correct {' and '.join(wrong)} in SPEC, then "
+    if "bad_config" in codes and "sweep" in result.status:  # whose configurations follow from their numbers
+        return f"{edit}`mosaic run SPEC`"
+    return f"{edit}`{again} --spec SPEC --allow-changed --retry-failed`"

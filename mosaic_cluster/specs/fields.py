@@ -15,6 +15,7 @@ from mosaic_cluster.units import format_bytes, parse_bytes, parse_duration
 LARGEST_SEED = 2**32 - 1
 MANY_VALUES = 100_000
 DEEPEST = 100
+LEAST_MEMORY = 10**6
 SIZE_PATTERN = r"^\s*([0-9][0-9_]*(\.[0-9]+)?|\.[0-9]+)\s*([kKmMgGtTpPeE][iI]?)?[bB]?\s*$"
 DURATION_PATTERN = r"^\s*([0-9][0-9_]*(\.[0-9]+)?|\.[0-9]+)\s*([A-Za-z]+\s*(([0-9]|\.[0-9]).*)?)?$"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -147,6 +148,21 @@ def size_from(low: int, example: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def memory(example: str) -> BeforeValidator:
+    """Accepts sizes from 1 MB on: a smaller number is one whose unit was forgotten."""
+    inner: Any = _with_units(parse_bytes, "size", example, zero=False)
+
+    def check(value: Any) -> Any:
+        parsed: int = inner(value)
+        if parsed < LEAST_MEMORY:
+            bare = not isinstance(value, str) or value.strip().isdecimal()
+            what = f"would be {parsed:,} bytes; give a unit" if bare else "is too little; give at least 1MB"
+            raise ValueError(f"{shown(value)} {what}, e.g. {f'{value}GiB'.replace(' ', '') if bare else example}")
+        return parsed
+
+    return BeforeValidator(check)
+
+
 def duration(example: str, *, zero: bool = False) -> BeforeValidator:
     """Accepts durations, with or without a unit."""
     return BeforeValidator(_with_units(parse_duration, "duration", example, zero))
@@ -252,6 +268,13 @@ _STRINGS: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "
 
 Size = Annotated[int, size("10GiB"), _SIZE_SCHEMA]
 MaybeSize = Annotated[int | None, optional(size("10GiB")), _or_null(_SIZE_SCHEMA)]
+_MEMORY_SCHEMA = WithJsonSchema(
+    {
+        "anyOf": [{"type": "integer", "minimum": LEAST_MEMORY}, {"type": "string", "pattern": SIZE_PATTERN}],
+        "examples": ["10GiB", "8000MB"],
+    }
+)
+MaybeMemory = Annotated[int | None, optional(memory("10GiB")), _or_null(_MEMORY_SCHEMA)]
 MaybeDuration = Annotated[float | None, optional(duration("30m")), _or_null(_DURATION_SCHEMA)]
 Grace = Annotated[float, duration("30s", zero=True), _DURATION_SCHEMA]
 JsonMapping = Annotated[

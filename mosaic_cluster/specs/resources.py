@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from mosaic_cluster.specs.fields import MaybeSize, flag, nothing_is_empty, number, one_of, optional, whole_number
+from mosaic_cluster.specs.fields import MaybeMemory, flag, nothing_is_empty, number, one_of, optional, whole_number
 from mosaic_cluster.specs.problems import several, shown, type_of
 from mosaic_cluster.specs.sections import Section
 
@@ -88,8 +88,8 @@ class PerAgent(Section):
     cpus: Annotated[float | None, optional(number(0, exclusive=True, example="0.1"))] = Field(
         default=None, gt=0, description="CPUs for each agent", examples=[0.1]
     )
-    memory: MaybeSize = Field(default=None, description="Host memory for each agent, with a unit or in bytes")
-    gpu_memory: MaybeSize = Field(default=None, description="GPU memory for each agent, with a unit or in bytes")
+    memory: MaybeMemory = Field(default=None, description="Host memory for each agent, with a unit or in bytes")
+    gpu_memory: MaybeMemory = Field(default=None, description="GPU memory for each agent, with a unit or in bytes")
 
 
 class Resources(Section):
@@ -98,14 +98,14 @@ class Resources(Section):
     cpus: Annotated[float | None, optional(number(0, exclusive=True, example="2"))] = Field(
         default=None, gt=0, description="CPUs the run gets", examples=[2, 0.5]
     )
-    memory: MaybeSize = Field(
+    memory: MaybeMemory = Field(
         default=None,
         description="Host memory, with a unit or in bytes. What happens to a run that uses more: limits.on_excess",
     )
     gpus: Annotated[int | None, optional(whole_number(0, example=1))] = Field(
         default=None, ge=0, description="Number of GPUs. Without gpu_memory they are whole", examples=[1]
     )
-    gpu_memory: MaybeSize = Field(
+    gpu_memory: MaybeMemory = Field(
         default=None,
         description="Memory on each GPU, with a unit or in bytes. With one GPU, the run gets that share",
     )

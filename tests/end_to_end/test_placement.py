@@ -279,7 +279,7 @@ def _drain(cluster: Simulated, node: str) -> None:
 
 def test_a_node_that_breaks_runs_is_kept_off(fragile: Lab) -> None:
     document = sweep(
-        {"steps": 10, "fail_on": "node-4", "raise_text": "ImportError: libGL.so.1"},
+        {"steps": 10, "pause": 0.3, "fail_on": "node-4", "raise_text": "ImportError: libGL.so.1"},
         12, resources={"cpus": 1, "memory": "100MiB"}, limits={"max_failures": 0},
     )  # fmt: skip
     with _started(fragile, document) as process:

@@ -69,6 +69,11 @@ CHANGES: list[tuple[str, list[str]]] = [
         f"resources.memory: '10 parsecs' has the unknown unit 'parsecs': {SIZES}"
     ]),
     ("resources: {memory: 0}", ["resources.memory: 0 is not above zero; give a size such as 10GiB"]),
+    ("resources: {memory: 8}", ["resources.memory: 8 would be 8 bytes; give a unit, e.g. 8GiB"]),
+    ("resources: {gpu_memory: '24'}", ["resources.gpu_memory: '24' would be 24 bytes; give a unit, e.g. 24GiB"]),
+    ("resources: {per_agent: {memory: 200kB}}", [
+        "resources.per_agent.memory: '200kB' is too little; give at least 1MB, e.g. 10GiB"
+    ]),
     ("resources: {memory: {gib: 1}}", ["resources.memory: a mapping is not a size; give one such as 10GiB"]),
     ("resources: {gpus: 0.5}", [
         "resources.gpus: 0.5 is not a whole number; give a whole number, 0 or more, e.g. 1"

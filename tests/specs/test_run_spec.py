@@ -159,7 +159,7 @@ documents = st.fixed_dictionaries(
             {},
             optional={
                 "cpus": st.floats(0.001, 1000),
-                "memory": st.integers(1, 2**50) | st.sampled_from(["1GiB", "8000MB"]),
+                "memory": st.integers(10**6, 2**50) | st.sampled_from(["1GiB", "8000MB"]),
                 "gpus": st.integers(1, 8),
                 "gpu_memory": st.sampled_from(["10GiB", None]),
                 "gpus_mandatory": st.booleans(),
