@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-workers chaos check bench clean
+.PHONY: help install demo test test-slow test-long test-workers chaos check bench clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,12 +26,15 @@ $(READY): pyproject.toml constraints.txt $(wildcard workers/*/pyproject.toml)
 demo: $(READY)  ## Sweep PPO on CartPole: four configurations, two seeds each, on an embedded Ray.
 	$(BIN)/mosaic run docs/examples/cartpole-sweep.yaml
 
-test: $(READY)  ## The test suite, three at a time (20 minutes on two cores).
+test: $(READY)  ## The test suite, three at a time (a quarter of an hour on two cores).
 	# Most tests wait for processes to start: more at once than there are cores.
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
-test-slow: $(READY)  ## The heavier tests, one at a time: some watch what a machine does meanwhile.
-	$(BIN)/python -m pytest -m slow
+test-slow: $(READY)  ## The heavier tests, with the real libraries of cleanrl, ray and mctx: the contract, kills, chaos.
+	$(BIN)/python -m pytest -m "slow and not long" -n 2 --dist loadgroup
+
+test-long: $(READY)  ## The longest, one at a time: some watch what a machine does meanwhile (an hour; before a release).
+	$(BIN)/python -m pytest -m long
 
 test-workers: $(READY)  ## Build all workers' environments from nothing, run every library for real (CACHE=folder: kept there).
 	@folder='$(CACHE)'; \

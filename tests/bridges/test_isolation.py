@@ -82,7 +82,7 @@ def bridges_below(folder: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize(
-    "way", [pytest.param(way, marks=[pytest.mark.slow] if way in SLOW else []) for way in WAYS]
+    "way", [pytest.param(way, marks=[pytest.mark.long] if way in SLOW else []) for way in WAYS]
 )
 def test_a_bridge_that_hangs_or_fails(fake: Callable[[str], Lab], way: str) -> None:
     lab = fake(WAYS[way])
@@ -101,7 +101,7 @@ def test_a_bridge_that_hangs_or_fails(fake: Callable[[str], Lab], way: str) -> N
         assert ("failed: signal 11" if way == "crashes" else "failed: exit code 0") in line
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_real_bridge_goes_on_where_a_broken_one_was(fake: Callable[[str], Lab], tmp_path: Path) -> None:
     lab = fake("fail()")
     assert lab.run({"steps": 20}, telemetry=WANDB).returncode == 0
@@ -116,7 +116,7 @@ def test_a_real_bridge_goes_on_where_a_broken_one_was(fake: Callable[[str], Lab]
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)], ids=["kill -9", "SIGSTOP"]
+    "number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.long)], ids=["kill -9", "SIGSTOP"]
 )
 def test_a_bridge_that_is_killed_or_stopped(inline: Lab, number: signal.Signals) -> None:
     telemetry = {"bridges": {"tensorboard": True}, "bridge_grace": "10s" if number == signal.SIGKILL else "2s"}

@@ -78,7 +78,7 @@ def curve(server: str, run: dict[str, Any], key: str) -> list[tuple[int, float]]
     return [(int(each["step"]), float(each["value"])) for each in history(server, run, key)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_run_is_there_with_its_params(server: str, written: Written) -> None:
     for run_id in ("AAAA1", "BBBB2"):
         written.config(run_id, learning_rate=0.1, net={"width": 64})
@@ -101,7 +101,7 @@ def test_every_run_is_there_with_its_params(server: str, written: Written) -> No
         assert where.endswith(run["info"]["run_id"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_later_process_finds_the_run_again(server: str, written: Written) -> None:
     written.config("AAAA1", learning_rate=0.1)
     written.train("AAAA1", 1, 5)
@@ -117,7 +117,7 @@ def test_a_later_process_finds_the_run_again(server: str, written: Written) -> N
     assert any("keeps the params" in line for line in written.log)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_names_and_values_that_mlflow_does_not_take(server: str, written: Written) -> None:
     odd = {"a//b": 1.0, "../x": 2.0, "loss@é": 3.0, "n" * 400: 4.0, "nan": math.nan, "inf": math.inf, "fine": 5.0}
     written.lines("AAAA1", {"event": "heartbeat", "payload": {"step": 1, **odd}})

@@ -14,7 +14,7 @@ from autoscaled import autoscaling_cluster, gpu_type
 from conftest import Lab, assert_nothing_left
 from support import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from autoscaled import autoscaling_cluster, gpu_type
 from conftest import Lab, assert_nothing_left
 from support import Cluster, kill_tree, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 TYPES = {"gpu24": gpu_type("RTX4090", 24, most=2), "gpu80": gpu_type("A100", 80, most=1)}
 LOOK = """

@@ -19,7 +19,7 @@ EXAMPLE = ROOT / "docs" / "examples" / "cartpole.yaml"
 @pytest.mark.parametrize(
     "seed",
     [
-        pytest.param(1, marks=pytest.mark.slow),
+        pytest.param(1, marks=pytest.mark.long),
         pytest.param(2, marks=pytest.mark.workers),
         pytest.param(3, marks=pytest.mark.workers),
     ],

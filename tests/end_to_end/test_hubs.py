@@ -69,7 +69,7 @@ def test_prometheus_hears_of_the_hub(lab: Lab, cluster: Cluster) -> None:
         process.wait(60)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_hub_that_hangs_gets_a_successor(lab: Lab) -> None:
     """The driver starts another; the runs go on with that; the one that wakes up again is fenced, and exits."""

@@ -112,7 +112,7 @@ def test_kill_the_hub(lab: Lab) -> None:
     assert_tables_equal_logs(lab.experiment)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("whom", ["actor", "hub"])
 def test_whoever_hangs_the_log_stays_bounded(whom: str, lab: Lab) -> None:
     """The supervisor needs nobody to hold the worker; once the other one is back, nothing is lost or doubled."""
@@ -149,7 +149,9 @@ def test_whoever_hangs_the_log_stays_bounded(whom: str, lab: Lab) -> None:
     assert seen.to_pylist() == list(range(1, 20_001))
 
 
-@pytest.mark.parametrize("whom", ["driver", pytest.param("raylet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "whom", [pytest.param("driver", marks=pytest.mark.slow), pytest.param("raylet", marks=pytest.mark.long)]
+)
 def test_kill_the_driver_or_its_raylet_then_resume(whom: str, embedded: Lab) -> None:
     # Ray's own processes take about 17 s to see that their raylet is gone.
     steps = CONFIG["steps"] if whom == "driver" else 1500

@@ -226,6 +226,8 @@ def test_an_allocator_that_is_killed_knows_again(mixed: Lab, gpus: Simulated) ->
     assert mixed.experiment.attempts() == [1]
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("spare nodes")
 def test_runs_of_a_node_that_dies_go_on_elsewhere(fragile: Lab, spare: Simulated) -> None:
     config = {"steps": 400, "pause": 0.02, "checkpoint_every": 10}
     with fragile.start(config, limits={"max_failures": 0}, resources={"gpu_memory": "20GiB"}) as process:
@@ -244,6 +246,8 @@ def test_runs_of_a_node_that_dies_go_on_elsewhere(fragile: Lab, spare: Simulated
     assert_tables_equal_logs(experiment)
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("spare nodes")
 def test_a_drained_node_is_left(fragile: Lab, spare: Simulated) -> None:
     with fragile.start({**ENDLESS, "checkpoint_every": 10}, limits={"max_failures": 0}) as process:
         wait_for(lambda: fragile.experiment_started() and fragile.experiment.reached(20), 60, "step 20")
@@ -277,6 +281,8 @@ def _drain(cluster: Simulated, node: str) -> None:
     subprocess.run(command, env=cluster.env, capture_output=True, text=True, check=True)
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("spare nodes")
 def test_a_node_that_breaks_runs_is_kept_off(fragile: Lab) -> None:
     document = sweep(
         {"steps": 10, "pause": 0.3, "fail_on": "node-4", "raise_text": "ImportError: libGL.so.1"},
@@ -319,7 +325,7 @@ def test_a_gang_that_does_not_fit_waits_whole(mixed: Lab, tmp_path: Path) -> Non
     assert_nothing_left(other)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_experiments_share_by_weight(mixed: Lab, tmp_path: Path) -> None:
     """Of eight CPUs, an experiment of weight 3 has six while one of weight 1 waits beside it."""
     labs = {name: Lab(tmp_path / name, mixed.env, mixed.where[-1]) for name in ("light", "heavy")}

@@ -122,6 +122,7 @@ def test_pause_and_unpause(lab: Lab) -> None:
     assert lab.experiment.attempts() == [1]
 
 
+@pytest.mark.slow
 def test_pause_with_a_checkpoint_gives_its_resources_back(lab: Lab) -> None:
     """The cleanrl worker supports it: it saves and ends, and unpausing starts the next attempt from there."""
     config = {"env_id": "CartPole-v1", "total_steps": 2_000_000}
@@ -163,6 +164,7 @@ def test_ctrl_c_once_stops_cleanly(lab: Lab) -> None:
     assert_tables_equal_logs(lab.experiment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["quick start", "template"])
 def test_the_guides_workers_run_as_printed(which: str, tmp_path: Path, own_cache: Path) -> None:
     packages = tmp_path / "packages"

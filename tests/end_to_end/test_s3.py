@@ -114,6 +114,7 @@ def on_ray(tmp_path: Path, workers: Path, own_cache: Path, s3_server: S3) -> Ite
     assert_nothing_left(made)
 
 
+@pytest.mark.slow
 def test_a_run(bucket: Bucket) -> None:
     done = bucket.run(CONFIG, telemetry={"bridges": {}})
     assert done.returncode == 0, done.stdout + done.stderr
@@ -148,7 +149,7 @@ def test_what_needs_files_is_refused_before_anything_is_written(bucket: Bucket) 
     assert bucket.storage.list() == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_that_fails_goes_on_from_its_checkpoint_on_another_node(bucket: Bucket) -> None:
     """Its work folder is away when the next attempt begins: all it needs is in the bucket."""
     with bucket.start({**CONFIG, "steps": 80, "fail_attempts": 1}, limits={"grace": "2s"}) as process:
@@ -165,6 +166,7 @@ def test_a_worker_that_fails_goes_on_from_its_checkpoint_on_another_node(bucket:
         bucket.assert_rows_equal_log(attempt)
 
 
+@pytest.mark.long
 def test_a_lost_disk_costs_one_commit_interval_and_is_on_record(bucket: Bucket) -> None:
     """kill -9 of the driver, and the node's disk with the log is gone, too."""
     with bucket.start(LONG) as process:
@@ -198,7 +200,7 @@ def test_a_lost_disk_costs_one_commit_interval_and_is_on_record(bucket: Bucket) 
     bucket.assert_rows_equal_log(2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_asked_from_elsewhere(bucket: Bucket) -> None:
     """Whoever reaches the bucket sees it, and can stop it."""
     with bucket.start({**LONG, "steps": 10_000}) as process:
@@ -215,7 +217,7 @@ def test_asked_from_elsewhere(bucket: Bucket) -> None:
     bucket.assert_rows_equal_log(1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_storage_that_is_cut_off_for_a_while_loses_nothing(bucket: Bucket) -> None:
     with bucket.start({**CONFIG, "steps": 120}) as process:
         wait_for(lambda: 20 in bucket.saved(), 60)
@@ -229,7 +231,7 @@ def test_a_storage_that_is_cut_off_for_a_while_loses_nothing(bucket: Bucket) -> 
     assert bucket.saved()[-1] == 120
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_credential_that_is_lost_in_the_middle(on_ray: Bucket) -> None:
     with on_ray.start(LONG) as process:
         wait_for(lambda: 20 in on_ray.saved(), 60)
@@ -250,7 +252,7 @@ def test_a_credential_that_is_lost_in_the_middle(on_ray: Bucket) -> None:
         on_ray.assert_rows_equal_log(attempt)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_pbt_goes_on_from_copies(on_ray: Bucket) -> None:
     """A checkpoint is copied from run to run in the bucket, and fetched where the run goes on."""
     pbt = {
@@ -274,7 +276,7 @@ def test_pbt_goes_on_from_copies(on_ray: Bucket) -> None:
         assert steps[-1] == 24
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_on_ray(on_ray: Bucket) -> None:
     """Its actor is killed, and the folder it worked in is gone: a task on another node closes it, and it goes on."""
     with on_ray.start({**CONFIG, "steps": 200}) as process:

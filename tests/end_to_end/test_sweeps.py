@@ -107,6 +107,7 @@ def test_nested_settings_and_conditions_reach_the_worker(inline: Lab) -> None:
     assert all(each["optimizer"] == {"kind": "adam", "lr": 0.5} for each in configs)
 
 
+@pytest.mark.slow
 def test_asha_on_ray_stops_all_seeds_of_what_is_behind(lab: Lab) -> None:
     done = run(lab, scheduler="asha", space={"quality": {"choice": [9, 1, 2, 3]}}, config={"steps": 60, "pause": 0.1},
                metric={"name": "score", "at": [3, 9, 60]},
@@ -122,6 +123,7 @@ def test_asha_on_ray_stops_all_seeds_of_what_is_behind(lab: Lab) -> None:
     assert_curves_continue(lab, 60)
 
 
+@pytest.mark.long
 def test_hyperband_on_ray_pauses_and_continues(lab: Lab) -> None:
     done = run(lab, scheduler="hyperband", space={"quality": {"choice": list(range(8, 0, -1))}}, seeds=[1],
                config={"steps": 18, "pause": 0.2}, metric={"name": "score", "at": [6, 18]})  # fmt: skip
@@ -136,6 +138,7 @@ def test_hyperband_on_ray_pauses_and_continues(lab: Lab) -> None:
     assert_curves_continue(lab, 18)
 
 
+@pytest.mark.long
 def test_pbt_on_ray_goes_on_from_copies(lab: Lab) -> None:
     done = run(lab, scheduler="pbt", search={"kind": "random", "seed": 2}, samples=4, seeds=[1],
                space={"quality": {"uniform": [1, 10]}}, config={"steps": 24, "pause": 0.3},
@@ -162,6 +165,7 @@ def test_pbt_on_ray_goes_on_from_copies(lab: Lab) -> None:
     assert configs["quality"] == lineage[-1 if lineage[0][0] is lineage[1][0] else 0][1]["params"]["quality"]
 
 
+@pytest.mark.long
 def test_optuna_on_ray(lab: Lab) -> None:
     done = run(lab, search={"kind": "optuna", "seed": 0}, samples=5, seeds=[1], config={"steps": 2},
                space={"quality": {"uniform": [0, 10]}, "algo": {"choice": ["a", "b"]},
@@ -239,17 +243,18 @@ def kill_and_resume(lab: Lab, kills: int, rng: random.Random, steps: int) -> Non
     assert_curves_continue(lab, steps)
 
 
+@pytest.mark.slow
 def test_two_kills_of_the_driver(lab: Lab) -> None:
     kill_and_resume(lab, kills=2, rng=random.Random(1), steps=60)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(500)
 def test_ten_kills_of_the_driver(lab: Lab) -> None:
     kill_and_resume(lab, kills=10, rng=random.Random(10), steps=250)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_resumers_at_once(lab: Lab) -> None:
     with lab_started(lab, config={"steps": 400, "pause": 0.02}, space={"quality": {"choice": [1]}}) as process:
         wait_for(lambda: lab.experiment_started() and lab.run_ids(), 60)
@@ -293,7 +298,7 @@ def test_an_edited_spec_is_refused_with_what_differs(inline: Lab) -> None:
     assert "seeds: [1] -> [1, 2]: cannot change: start a new experiment with it" in refused.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_stop_and_go_on(lab: Lab) -> None:
     with lab_started(lab, config={"steps": 100, "pause": 0.15}, metric={"name": "score", "at": [100]}) as process:
         wait_for(lambda: lab.experiment_started() and lab.run_ids(), 60)
@@ -319,7 +324,7 @@ def test_stop_and_go_on(lab: Lab) -> None:
     assert_curves_continue(lab, 100)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_asha_finds_the_same_best_with_a_fraction_of_the_steps(lab: Lab) -> None:
     """Known curves, real processes: the best trial, with at most 40 % of the steps that all to their end would take.

@@ -23,6 +23,7 @@ def cluster() -> Iterator[Simulated]:
         yield made
 
 
+@pytest.mark.slow
 def test_nodes_are_told_apart_and_killed(cluster: Simulated, tmp_path: Path) -> None:
     def nodes() -> dict[str, dict]:
         done = mosaic("cluster", "nodes", "--address", cluster.address, "--json", env=cluster.env, cwd=tmp_path)
@@ -61,6 +62,7 @@ print(json.dumps([len(first), len(alive), probe.facts(ray.nodes(), timeout=0) ==
 """
 
 
+@pytest.mark.slow
 def test_each_node_with_gpus_is_asked_and_no_autoscaler_starts_nothing(cluster: Simulated) -> None:
     """The nodes' GPUs are not there: a driver knows nothing of them, which is an answer."""
     done = subprocess.run(
@@ -73,7 +75,7 @@ def test_each_node_with_gpus_is_asked_and_no_autoscaler_starts_nothing(cluster: 
     assert kinds == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nothing_is_left_when_it_ends(tmp_path: Path) -> None:
     with simulated_cluster("(1cpu)") as made:
         top = psutil.Process(made.pid)

@@ -113,7 +113,7 @@ def test_a_full_storage_slows_the_worker_and_loses_nothing(tmp_path: Path) -> No
         assert [json.loads(text)["step"] for text in rows["payload"].to_pylist()] == list(range(LINES))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_long_log_takes_little_of_the_disk(inline: Lab) -> None:
     """It prints twenty times what is kept."""
     most = 0
@@ -143,7 +143,7 @@ def test_a_long_log_takes_little_of_the_disk(inline: Lab) -> None:
     assert status["stood_still"] >= 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("keep", ["1GiB", "1MiB"])
 def test_a_restart_goes_on_from_the_same_checkpoint(inline: Lab, keep: str) -> None:
     """Whether what announced it was let go or not."""

@@ -152,7 +152,7 @@ def test_a_build_that_fails_is_the_runs_end(lab: Lab, tmp_path: Path) -> None:
     assert said.rstrip().endswith("build.log")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not have("3.8"), reason="needs a Python 3.8")
 @pytest.mark.parametrize("backend", ["inline", "ray"])
 def test_runs_of_one_node_wait_for_one_build(tmp_path: Path, backend: str) -> None:

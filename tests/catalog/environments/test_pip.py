@@ -38,7 +38,7 @@ def wheel(folder: Path, name: str, needs: str = "") -> Path:
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_packages_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the user tells pip holds: here, that there is no network."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")

@@ -45,6 +45,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "td3": {**REPLAY, "total_steps": 450, "buffer_size": 200, "noise_correlation": 0.5},
 }
 NEW = ("ppo_continuous", "dqn", "sac", "td3")
+HEAVY = ("sac", "td3")
 
 
 class Run:
@@ -275,7 +276,9 @@ class TestReplayBuffer:
             ReplayBuffer(5, 2, (), np.int64).load_state_dict(self.filled(5, 2).state_dict())
 
 
-@pytest.mark.parametrize("algo", NEW)
+@pytest.mark.parametrize(
+    "algo", [pytest.param(each, marks=[pytest.mark.slow] if each in HEAVY else []) for each in NEW]
+)
 class TestTraining:
     def test_an_interrupted_run_is_the_run_that_never_was(
         self, algo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
