@@ -9,7 +9,7 @@ from typing import Any
 
 from mosaic_cluster.experiments import control
 from mosaic_cluster.experiments.home import find_experiment
-from mosaic_cluster.experiments.life import LOST, PAUSED, TERMINAL
+from mosaic_cluster.experiments.states import LOST, PAUSED, TERMINAL
 from mosaic_cluster.experiments.status import read_status
 from mosaic_cluster.storage import Storage, default_location
 from mosaic_cluster.worker.errors import InvalidInput, Problem

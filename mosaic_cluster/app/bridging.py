@@ -10,7 +10,7 @@ from typing import Any
 from mosaic_cluster.experiments.changes import accepted
 from mosaic_cluster.experiments.home import ExperimentHome
 from mosaic_cluster.experiments.journal import Journal
-from mosaic_cluster.experiments.life import LOST, TERMINAL
+from mosaic_cluster.experiments.states import LOST, TERMINAL
 from mosaic_cluster.experiments.status import read_status
 from mosaic_cluster.specs import parse
 from mosaic_cluster.specs.bridges import ON_BY_DEFAULT, Bridges, wanted_bridges

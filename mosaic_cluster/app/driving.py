@@ -22,9 +22,9 @@ from mosaic_cluster.experiments.home import ExperimentHome
 from mosaic_cluster.experiments.journal import Journal
 from mosaic_cluster.experiments.kinds import KINDS
 from mosaic_cluster.experiments.launching import check_resume, launch, prepare, resume
-from mosaic_cluster.experiments.life import COMPLETED, FAILED
 from mosaic_cluster.experiments.placing import check_feasible
 from mosaic_cluster.experiments.planning import Prepared
+from mosaic_cluster.experiments.states import COMPLETED, FAILED
 from mosaic_cluster.experiments.status import read_status
 from mosaic_cluster.inventory import assumed, is_nodes_table, read_cluster
 from mosaic_cluster.runtime.backend import Backend

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mosaic_cluster.experiments.home import ExperimentHome, experiments_in
-from mosaic_cluster.experiments.life import COMPLETED, FAILED, STARTING
+from mosaic_cluster.experiments.states import COMPLETED, FAILED, STARTING
 from mosaic_cluster.experiments.status import read_status
 from mosaic_cluster.storage import Storage, default_location
 from mosaic_cluster.worker.errors import StorageError

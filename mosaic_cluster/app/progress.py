@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mosaic_cluster.app.sweep_progress import SweepProgress
-from mosaic_cluster.experiments.life import TERMINAL
+from mosaic_cluster.experiments.states import TERMINAL
 from mosaic_cluster.units import format_bytes, format_duration
 
 RATE = "steps_per_second"

@@ -11,7 +11,7 @@ from typing import Any
 
 from mosaic_cluster.app.asking import choose_runs
 from mosaic_cluster.experiments.home import ExperimentHome
-from mosaic_cluster.experiments.life import LOST, TERMINAL
+from mosaic_cluster.experiments.states import LOST, TERMINAL
 from mosaic_cluster.experiments.status import read_status
 from mosaic_cluster.telemetry import LiveRun, read_live
 from mosaic_cluster.telemetry.sql import query

@@ -18,20 +18,10 @@ import psutil
 from mosaic_cluster.experiments import control
 from mosaic_cluster.experiments.home import ExperimentHome
 from mosaic_cluster.experiments.journal import Journal
-from mosaic_cluster.experiments.life import (
-    CANCELLED,
-    COMPLETED,
-    FAILED,
-    PAUSED,
-    PENDING,
-    RUNNING,
-    STARTING,
-    TERMINAL,
-    RunLife,
-    RunPlan,
-)
+from mosaic_cluster.experiments.life import RunLife, RunPlan
 from mosaic_cluster.experiments.manifests import write_experiment_manifest, write_run_manifest
 from mosaic_cluster.experiments.nodes import Nodes
+from mosaic_cluster.experiments.states import CANCELLED, COMPLETED, FAILED, PAUSED, PENDING, RUNNING, STARTING, TERMINAL
 from mosaic_cluster.placement import Infeasible, Placement, Request
 from mosaic_cluster.runtime.backend import AttemptResult, Backend, HubOrder
 from mosaic_cluster.units import format_duration

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from mosaic_cluster.experiments.growing import Grown, Growth, grow, suggested
+from mosaic_cluster.experiments.states import CANCELLED, FAILED, PAUSED, PENDING, RUNNING, STARTING, TERMINAL
 from mosaic_cluster.placement import Placement, Request
 from mosaic_cluster.runtime.backend import (
     AttemptOrder,
@@ -22,9 +23,6 @@ from mosaic_cluster.supervision import Limits, Outcome, Room
 from mosaic_cluster.telemetry import Watched
 from mosaic_cluster.units import format_duration
 
-PENDING, STARTING, RUNNING, PAUSED = "PENDING", "STARTING", "RUNNING", "PAUSED"
-COMPLETED, FAILED, CANCELLED, LOST = "COMPLETED", "FAILED", "CANCELLED", "LOST"
-TERMINAL = frozenset({COMPLETED, FAILED, CANCELLED})
 RESTART_DELAY = 1.0
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from mosaic_cluster.experiments.journal import Journal
-from mosaic_cluster.experiments.life import FAILED, RUNNING, RunLife
+from mosaic_cluster.experiments.life import RunLife
 from mosaic_cluster.experiments.quarantine import EARLY_SECONDS, QUARANTINED, RELEASED, Failure, Quarantine
+from mosaic_cluster.experiments.states import FAILED, RUNNING
 from mosaic_cluster.placement import Infeasible, plan
 from mosaic_cluster.runtime.backend import AttemptResult, Backend
 

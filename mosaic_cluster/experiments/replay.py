@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mosaic_cluster.experiments.home import ExperimentHome
-from mosaic_cluster.experiments.life import COMPLETED, FAILED, PENDING, RunLife
+from mosaic_cluster.experiments.life import RunLife
 from mosaic_cluster.experiments.quarantine import QUARANTINED
+from mosaic_cluster.experiments.states import COMPLETED, FAILED, PENDING
 from mosaic_cluster.placement import Placement
 from mosaic_cluster.runtime.backend import AttemptResult
 from mosaic_cluster.supervision import Outcome

@@ -12,10 +12,11 @@ from mosaic_cluster.catalog import Catalog
 from mosaic_cluster.experiments.conductor import Conductor
 from mosaic_cluster.experiments.crews import crews, too_many_agents
 from mosaic_cluster.experiments.forecasting import Everything, longest
-from mosaic_cluster.experiments.life import FAILED, RunLife, RunPlan
+from mosaic_cluster.experiments.life import RunLife, RunPlan
 from mosaic_cluster.experiments.placing import describe_runs
 from mosaic_cluster.experiments.planning import Part, Prepared, run_plan
 from mosaic_cluster.experiments.replay import REOPENED, Replay, reopen
+from mosaic_cluster.experiments.states import FAILED
 from mosaic_cluster.experiments.validation import check_run
 from mosaic_cluster.placement import ClusterView
 from mosaic_cluster.runtime.backend import Backend

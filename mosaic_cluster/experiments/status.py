@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 
 from mosaic_cluster.experiments.home import ExperimentHome
-from mosaic_cluster.experiments.life import LOST, TERMINAL
+from mosaic_cluster.experiments.states import LOST, TERMINAL
 from mosaic_cluster.worker.errors import NotFound
 
 STATUS = "status.json"

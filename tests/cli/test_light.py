@@ -22,7 +22,14 @@ sys.meta_path.insert(0, Blocked())
 """
 
 
-@pytest.mark.parametrize("code", ["import mosaic_cluster", "import mosaic_cluster.cli as cli; cli.build()"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import mosaic_cluster",
+        "import mosaic_cluster.cli as cli; cli.build()",
+        "import mosaic_cluster.app.listing, mosaic_cluster.app.progress",  # `mosaic ls` and `mosaic status`
+    ],
+)
 def test_what_is_not_loaded_to_begin_with(code: str) -> None:
     check = f"{code}\nimport sys, json; print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)

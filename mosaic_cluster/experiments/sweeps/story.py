@@ -14,11 +14,11 @@ from typing import Any
 from ulid import ULID
 
 from mosaic_cluster.experiments.conductor import Conductor
-from mosaic_cluster.experiments.life import FAILED as RUN_FAILED
-from mosaic_cluster.experiments.life import PENDING as RUN_PENDING
 from mosaic_cluster.experiments.life import RunLife
 from mosaic_cluster.experiments.planning import Part, Prepared, run_plan
 from mosaic_cluster.experiments.replay import reopen
+from mosaic_cluster.experiments.states import FAILED as RUN_FAILED
+from mosaic_cluster.experiments.states import PENDING as RUN_PENDING
 from mosaic_cluster.experiments.sweeps import trials
 from mosaic_cluster.experiments.sweeps.checking import config_of, setup_of
 from mosaic_cluster.experiments.sweeps.ranking import summary

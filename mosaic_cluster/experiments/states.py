@@ -1,0 +1,5 @@
+"""The states of a run. An experiment has those of its runs, and ``LOST``."""
+
+PENDING, STARTING, RUNNING, PAUSED = "PENDING", "STARTING", "RUNNING", "PAUSED"
+COMPLETED, FAILED, CANCELLED, LOST = "COMPLETED", "FAILED", "CANCELLED", "LOST"
+TERMINAL = frozenset({COMPLETED, FAILED, CANCELLED})
