@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mosaic_cluster.cli.building import Building
 from mosaic_cluster.cli.output import JsonOption, note, print_json
 
 if TYPE_CHECKING:
-    from mosaic_cluster.catalog.environments import BuildProgress
     from mosaic_cluster.conformance import Verdict
 
 _STYLES = {"passed": "green", "failed": "bold red", "warned": "yellow", "not run": "dim"}
@@ -51,7 +51,7 @@ def register(group: typer.Typer) -> None:
             package = name
         more = {} if library else {"library": False}
         case = case_of(name, package, config, strict=strict, **more)
-        verdicts = check_worker(case, (lambda verdict: None) if as_json else _print, _Building().tell)
+        verdicts = check_worker(case, (lambda verdict: None) if as_json else _print, Building().tell)
         failed = sum(verdict.status == "failed" for verdict in verdicts)
         if as_json:
             print_json({"worker": name, "passed": not failed, "checks": [each.to_dict() for each in verdicts]})
@@ -59,19 +59,6 @@ def register(group: typer.Typer) -> None:
             _conclude(name, verdicts)
         if failed:
             raise typer.Exit(1)
-
-
-class _Building:
-    """Says once a step how far an environment is."""
-
-    def __init__(self) -> None:
-        self._told = (0, "")
-
-    def tell(self, progress: BuildProgress) -> None:
-        """A line on stderr where there is news."""
-        if (progress.step, progress.name) != self._told:
-            self._told = (progress.step, progress.name)
-            note(progress.sentence())
 
 
 def _print(verdict: Verdict) -> None:

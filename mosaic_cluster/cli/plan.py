@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mosaic_cluster.cli.building import Building
 from mosaic_cluster.cli.cluster import OnOption, SvgOption
 from mosaic_cluster.cli.output import JsonOption, StorageOption, note, print_json
 from mosaic_cluster.cli.run import AddressOption, BackendOption
 from mosaic_cluster.worker.errors import InvalidInput, Problem
+
+if TYPE_CHECKING:
+    from mosaic_cluster.experiments.planning import Prepared
+    from mosaic_cluster.runtime.trying import DryRun
 
 
 def register(app: typer.Typer) -> None:
@@ -25,37 +30,73 @@ def register(app: typer.Typer) -> None:
         storage: StorageOption = None,
         on: OnOption = None,
         svg: SvgOption = None,
+        dry_run: Annotated[
+            bool,
+            typer.Option(
+                "--dry-run",
+                help="Also have each worker check its config on this machine, its library included: what only it can "
+                "know, such as whether there is such an environment.",
+            ),
+        ] = False,
         as_json: JsonOption = False,
     ) -> None:
         """Check SPEC and print what running it would do: runs, resources, nodes, what would wait and why.
 
         With --on, on a cluster that is only described: without Ray, and with a picture of what would run where.
+        Exit code 1 if a run could never run there, or a worker refuses its config.
         """
         if on is not None:
-            _on(spec, on, storage, svg, as_json)
+            _on(spec, on, storage, svg, dry_run, as_json)
             return
         if svg is not None:
             raise InvalidInput([Problem("--svg", "draws a described cluster: give one with --on")])
         from mosaic_cluster.app.driving import plan_of
 
         prepared, lines, answers = plan_of(spec, backend=backend, address=address, storage=storage, notice=note)
+        tried = _tried(prepared) if dry_run else []
         if as_json:
-            print_json({"spec": prepared.document, "runs": answers, "lines": lines})
+            document = {"spec": prepared.document, "runs": answers, "lines": lines}
+            print_json({**document, **_tried_document(dry_run, tried)})
         else:
-            sys.stdout.write("\n".join(lines) + "\n")
+            sys.stdout.write("\n".join([*lines, *_tried_lines(tried)]) + "\n")
+        _conclude(answers, tried)
 
 
-def _on(spec: Path, cluster: str, storage: str | None, svg: Path | None, as_json: bool) -> None:
+def _tried(prepared: Prepared) -> list[DryRun]:
+    from mosaic_cluster.app.trying import try_out
+
+    return try_out(prepared, Building().tell)
+
+
+def _tried_lines(tried: list[DryRun]) -> list[str]:
+    from mosaic_cluster.app.trying import dry_run_lines
+
+    return dry_run_lines(tried)
+
+
+def _tried_document(asked: bool, tried: list[DryRun]) -> dict[str, Any]:
+    return {"dry_runs": [each.to_dict() for each in tried]} if asked else {}
+
+
+def _conclude(answers: list[dict[str, Any]], tried: list[DryRun]) -> None:
+    if any(answer["answer"] == "infeasible" for answer in answers) or not all(each.fine for each in tried):
+        raise typer.Exit(1)
+
+
+def _on(spec: Path, cluster: str, storage: str | None, svg: Path | None, dry_run: bool, as_json: bool) -> None:
     from mosaic_cluster.app.driving import plan_on
     from mosaic_cluster.cli.drawing import show, write_svg
 
     prepared, lines, answers, made = plan_on(spec, cluster, storage=storage)
+    tried = _tried(prepared) if dry_run else []
     if as_json:
-        print_json({"spec": prepared.document, "runs": answers, "lines": lines, "forecast": made.to_dict()})
+        document = {"spec": prepared.document, "runs": answers, "lines": lines, "forecast": made.to_dict()}
+        print_json({**document, **_tried_document(dry_run, tried)})
     else:
-        sys.stdout.write("\n".join(lines) + "\n\n")
+        sys.stdout.write("\n".join([*lines, *_tried_lines(tried)]) + "\n\n")
         sys.stdout.flush()
         show(made.view)
     if svg is not None:
         shown = cluster if "(" in cluster else Path(cluster).name
         write_svg(svg, made.view, title=f"mosaic plan {spec.name} --on {shown}")
+    _conclude(answers, tried)

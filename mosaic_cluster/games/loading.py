@@ -13,11 +13,14 @@ from typing import Any
 
 from mosaic_cluster.catalog import Catalog, Ready, make_ready
 from mosaic_cluster.catalog.code_folder import code_folder
+from mosaic_cluster.worker.analytics import WorkerAnalyticsManifest
 from mosaic_cluster.worker.discovery import Registration, duplicate, registrations
 from mosaic_cluster.worker.errors import BrokenWorker, ConfigError, PolicyError, Problem, WorkerNotFound
 from mosaic_cluster.worker.policy import POLICY_ENTRY_POINT_GROUP, Policy
 from mosaic_cluster.worker.policy_client import serve_policy
 from mosaic_cluster.worker.policy_server import load_from_entry
+
+MANIFEST = "analytics.json"
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def load_policy(
 
     Args:
         worker: name of the worker, as ``mosaic workers`` lists it.
-        checkpoint: a file or folder that a run of it announced.
+        checkpoint: a file or folder that a run of it announced; or the run's folder, whose best one is taken.
         game: what it is to play; default: what it was trained for.
         agent: as which of the game's agents.
         device: ``"cpu"``, ``"cuda"``, ...
@@ -87,6 +90,7 @@ def load_policy(
     path = str(Path(checkpoint).absolute()) if str(checkpoint) else ""
     if path and not Path(path).exists():
         raise ConfigError([Problem("checkpoint", f"there is no {path}")])
+    path = _best_in(path)
     more = dict(options or {})
     ready = _place(entry, config if config is not None else _config_of(path))
     if own_process or ready.declared is not None:
@@ -116,6 +120,21 @@ def _place(policies: PolicyEntry, config: Mapping[str, Any]) -> Ready:
         return ready
     # The loader may come from another distribution than the worker, of which its environment would know nothing.
     return replace(ready, path=(*ready.path, code_folder(policies.distribution, policies.package)))
+
+
+def _best_in(path: str) -> str:
+    """The checkpoint that a run's manifest calls the best, if this is a run's folder; else the path itself."""
+    manifest = Path(path, MANIFEST)
+    if not path or not manifest.is_file():
+        return path
+    artifacts = WorkerAnalyticsManifest.load(manifest).artifacts
+    named = artifacts.checkpoints.best_checkpoint if artifacts.checkpoints is not None else None
+    if named is None:
+        raise ConfigError([Problem("checkpoint", f"the run in {path} has no checkpoint (its {MANIFEST} names none)")])
+    found = Path(path, named)
+    if not found.exists():
+        raise ConfigError([Problem("checkpoint", f"there is no {found}, which {manifest} calls the best")])
+    return str(found)
 
 
 def _config_of(path: str) -> Mapping[str, Any]:

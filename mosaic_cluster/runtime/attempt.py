@@ -68,7 +68,7 @@ class Attempt:
         for attempt in range(1, order.attempt):
             close_attempt(order, attempt, self._hub, self._work)
         self._resumed = _goes_on_from(order, self._work)
-        _write_config(order)
+        write_config(order)
         self._work.open_attempt()
         _record_start(order, self._resumed)
         self._work.begin()
@@ -76,7 +76,7 @@ class Attempt:
         environment = attempt_environment(order, os.environ, self._resumed, ready)
         with self._lock:
             if self._stop is None:
-                self._supervised = start(_supervision_order(order, environment, ready))
+                self._supervised = start(supervision_order(order, environment, ready))
         if self._supervised is None:
             assert self._stop is not None
             code, message = self._stop
@@ -326,7 +326,8 @@ def _watched(order: AttemptOrder, attempt: int) -> Watched | None:
     return watch.seen()
 
 
-def _supervision_order(order: AttemptOrder, environment: dict[str, str], ready: Ready) -> Order:
+def supervision_order(order: AttemptOrder, environment: dict[str, str], ready: Ready) -> Order:
+    """The process to start for an attempt: its command, where, and with which variables."""
     config = str(order.run_dir / "config.json")
     if order.worker.command is not None:
         command = [*order.worker.command, "--config", config]
@@ -355,7 +356,8 @@ def _supervision_order(order: AttemptOrder, environment: dict[str, str], ready: 
     )
 
 
-def _write_config(order: AttemptOrder) -> None:
+def write_config(order: AttemptOrder) -> None:
+    """Make the run's folder, with ``config.json`` in it."""
     order.run_dir.mkdir(parents=True, exist_ok=True)
     (order.run_dir / "checkpoints").mkdir(exist_ok=True)
     document: dict[str, Any] = {**order.config, "run_id": order.run_id, "seed": order.seed}

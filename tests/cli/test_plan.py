@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from conftest import Lab
@@ -42,3 +43,36 @@ def test_a_plan_as_json(tmp_path: Path, own_cache: Path) -> None:
     document = json.loads(done.stdout)
     assert document["runs"][0]["answer"] == "placed"
     assert document["spec"]["worker"] == "myworker"
+
+
+def test_a_dry_run_finds_what_only_the_worker_knows(tmp_path: Path, own_cache: Path) -> None:
+    lab = Lab(tmp_path, environment(MOSAIC_CACHE=str(own_cache)), None, "inline")
+    good, bad = ({"env_id": name, "total_steps": 100} for name in ("CartPole-v1", "CartPole-v9"))
+    done = lab.mosaic("plan", lab.write(good, worker="random"), *lab.where, "--dry-run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "dry run of random on this machine: takes it" in done.stdout
+    spec = lab.write(bad, worker="random")
+    assert lab.mosaic("plan", spec, *lab.where).returncode == 0
+    done = lab.mosaic("plan", spec, *lab.where, "--dry-run")
+    assert done.returncode == 1
+    assert "dry run of random on this machine: the worker refused its config" in done.stdout
+    assert "CartPole-v9" in done.stdout
+    done = lab.mosaic("plan", spec, "--on", "2x(4cpu)", "--dry-run", "--json")
+    assert done.returncode == 1
+    (tried,) = json.loads(done.stdout)["dry_runs"]
+    assert (tried["worker"], tried["fine"], tried["config"]) == ("random", False, bad)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_worker_without_a_dry_run(inline: Lab) -> None:
+    code = "import argparse; parser = argparse.ArgumentParser(); parser.add_argument('--config'); parser.parse_args()"
+    spec = inline.write({"steps": 3}, command=[sys.executable, "-c", code])
+    done = inline.mosaic("plan", spec, *inline.where, "--dry-run")
+    assert done.returncode == 0, done.stdout
+    assert "dry run of scripted on this machine: has no dry run: nothing was checked" in done.stdout
+
+
+def test_what_can_never_run_is_no_success(inline: Lab) -> None:
+    done = inline.mosaic("plan", inline.write({"steps": 3}, resources={"cpus": 999}), *inline.where)
+    assert done.returncode == 1
+    assert "can never run on this cluster" in done.stdout

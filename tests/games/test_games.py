@@ -25,7 +25,14 @@ from mosaic_cluster.games import (
     play,
     policy_entries,
 )
-from mosaic_cluster.worker import ConfigError, Policy, PolicyError
+from mosaic_cluster.worker import (
+    ArtifactsMetadata,
+    CheckpointMetadata,
+    ConfigError,
+    Policy,
+    PolicyError,
+    WorkerAnalyticsManifest,
+)
 from mosaic_cluster.worker.errors import BrokenWorker, DuplicateWorker, WorkerNotFound
 
 
@@ -184,6 +191,31 @@ def test_who_has_policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         load_policy("toy", "")
     with pytest.raises(ConfigError, match="there is no /nowhere"):
         load_policy("random", "/nowhere")
+
+
+def test_the_best_checkpoint_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's folder will do for a checkpoint."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    register(tmp_path, "telling", {})
+    info = tmp_path / "telling-1.0.0.dist-info" / "entry_points.txt"
+    info.write_text("[mosaic.policies]\ntelling = telling:load\n")
+    (tmp_path / "telling.py").write_text("def load(checkpoint, **options):\n    raise LookupError(checkpoint)\n")
+    run = tmp_path / "runs" / "01J"
+    (run / "checkpoints").mkdir(parents=True)
+    files = ["checkpoints/1.pt", "checkpoints/2.pt"]
+    saved = CheckpointMetadata("checkpoints", files=files, best_checkpoint=files[0], final_checkpoint=files[1])
+    manifest = WorkerAnalyticsManifest("01J", "telling", artifacts=ArtifactsMetadata(checkpoints=saved))
+    manifest.save(run / "analytics.json")
+    with pytest.raises(ConfigError, match=r"there is no .*runs/01J/checkpoints/1.pt, which .* calls the best"):
+        load_policy("telling", run)
+    (run / files[0]).touch()
+    with pytest.raises(PolicyError, match=f"LookupError: {run}/checkpoints/1.pt"):
+        load_policy("telling", run)
+    with pytest.raises(PolicyError, match=f"LookupError: {run}/checkpoints$"):
+        load_policy("telling", run / "checkpoints")
+    WorkerAnalyticsManifest("01J", "telling").save(run / "analytics.json")
+    with pytest.raises(ConfigError, match=r"the run in .* has no checkpoint"):
+        load_policy("telling", run)
 
 
 RANDOM = [sys.executable, "-m", "random_worker.cli", "--interactive"]

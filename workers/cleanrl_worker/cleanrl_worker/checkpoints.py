@@ -99,12 +99,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise CheckpointError(f"there is no checkpoint {path}; unset MOSAIC_RESUME_FROM to start anew") from None
+        raise CheckpointError(f"there is no checkpoint {path}") from None
     except Exception as error:
-        raise CheckpointError(
-            f"the checkpoint {path} cannot be read ({type(error).__name__}: {error}); "
-            "resume from an older one, or unset MOSAIC_RESUME_FROM to start anew"
-        ) from error
+        raise CheckpointError(f"the checkpoint {path} cannot be read ({type(error).__name__}: {error})") from error
     found = state.get("format") if isinstance(state, dict) else None
     if found != FORMAT:
         raise CheckpointError(f"the checkpoint {path} has format {found!r}; this version reads format {FORMAT}")

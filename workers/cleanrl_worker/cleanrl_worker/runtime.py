@@ -16,7 +16,7 @@ import torch
 
 from cleanrl_worker.algorithms import ALGORITHMS
 from cleanrl_worker.analytics import write_analytics_manifest
-from cleanrl_worker.checkpoints import CheckpointStore, load_checkpoint
+from cleanrl_worker.checkpoints import CheckpointError, CheckpointStore, load_checkpoint
 from cleanrl_worker.config import CleanRLConfig
 from cleanrl_worker.session import Session
 from mosaic_cluster.worker import ConfigError, Problem, TelemetryEmitter
@@ -70,7 +70,7 @@ class CleanRLRuntime:
             started["worker_id"] = self._worker_id
         try:
             resume_from = self._resume_path()
-            saved = load_checkpoint(resume_from) if resume_from else None
+            saved = _resumed(resume_from) if resume_from else None
             seed = self._seed(saved)
             self._emitter.run_started({**started, "seed": seed})
         except Exception as error:
@@ -197,6 +197,14 @@ class CleanRLRuntime:
                 )
         if problems:
             raise ConfigError(problems, heading=f"MOSAIC_RESUME_FROM={self._environ['MOSAIC_RESUME_FROM']}")
+
+
+def _resumed(path: Path) -> dict[str, Any]:
+    try:
+        return load_checkpoint(path)
+    except CheckpointError as error:
+        advice = "resume from an older one, or unset MOSAIC_RESUME_FROM to start anew"
+        raise CheckpointError(f"{error}; {advice}") from error
 
 
 __all__ = ["CleanRLRuntime"]

@@ -276,3 +276,4 @@ class TestTraining:
         done = train(tmp_path, MOSAIC_RESUME_FROM=str(broken))
         assert done.returncode == 1
         assert str(broken) in done.stderr
+        assert "unset MOSAIC_RESUME_FROM to start anew" in done.stderr
