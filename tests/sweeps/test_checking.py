@@ -39,6 +39,17 @@ def test_a_setting_that_the_worker_does_not_have() -> None:
     ]
 
 
+def test_settings_of_a_spec_that_is_broken_elsewhere() -> None:
+    found = problems(samples="many", config={"algo": "ppo", "totl_steps": 5}, space={"gama": {"choice": [0.9]}})
+    assert [message.partition(":")[0] for message in found] == ["samples", "config.totl_steps", "space.gama"]
+    choice = [{"name": "cleanrl", "config": {"alg": "ppo"}}, {"name": "randm"}]
+    found = problems(samples="many", worker={"choice": choice}, config=None, space=None)
+    assert [message.partition(":")[0] for message in found] == [
+        "samples", "worker.choice.0.config.alg", "worker.choice.1"
+    ]  # fmt: skip
+    assert found[1].endswith("did you mean algo?")
+
+
 def test_ends_and_choices_that_the_worker_refuses() -> None:
     found = problems(space={"gamma": {"uniform": [0.9, 1.5]}, "device": {"choice": ["cpu", "tpu"]}})
     assert "space.gamma: must be at least 0 and at most 1, but is 1.5" in found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mosaic_cluster.catalog import Catalog, WorkerEntry
@@ -44,7 +44,7 @@ def check_sweep(spec: SweepSpec, catalog: Catalog) -> tuple[tuple[Part, ...], li
         problems += _once_a_path(
             [
                 *_own(part),
-                *_unknown(part),
+                *_unknown(worker, (param.path for param in read.params), "space"),
                 *_beyond(spec, part),
                 *_cannot(spec, worker),
                 *too_many_agents(spec, worker, config, catalog),
@@ -56,18 +56,27 @@ def check_sweep(spec: SweepSpec, catalog: Catalog) -> tuple[tuple[Part, ...], li
     return tuple(parts), list(dict.fromkeys(problems))[: MOST_SHOWN * 3]
 
 
-def unknown_workers(document: Mapping[str, Any], catalog: Catalog) -> list[Problem]:
-    """Workers of a broken spec that do not exist, as far as they can be read."""
+def unknown_names(document: Mapping[str, Any], catalog: Catalog) -> list[Problem]:
+    """Workers and settings of a broken spec that do not exist, as far as they can be read."""
     given = document.get("worker")
+    several = isinstance(given, Mapping)
     chosen = given.get("choice") if isinstance(given, Mapping) else [given]
     found = []
     for index, entry in enumerate(chosen if isinstance(chosen, list) else []):
-        name = entry.get("name") if isinstance(entry, Mapping) else entry
-        if isinstance(name, str) and name.strip():
-            try:
-                catalog.get(name)
-            except WorkerError as error:
-                found.append(Problem(f"worker.choice.{index}" if isinstance(given, Mapping) else "worker", str(error)))
+        own = entry if isinstance(entry, Mapping) else {}
+        name = own.get("name") if own else entry
+        if not isinstance(name, str) or not name.strip():
+            continue
+        place = f"worker.choice.{index}" if several else "worker"
+        try:
+            worker = catalog.get(name)
+        except WorkerError as error:
+            found.append(Problem(place, str(error)))
+            continue
+        for section in ("config", "space"):
+            settings = (own if several else document).get(section)
+            if isinstance(settings, Mapping):
+                found += _unknown(worker, map(str, settings), f"{place}.{section}" if several else section)
     return found
 
 
@@ -106,20 +115,19 @@ def _own(part: Part) -> list[Problem]:
     return [*ours_in(part.config, "config", SEED_ELSEWHERE), *ours_in(varied, "space", SEED_ELSEWHERE)]
 
 
-def _unknown(part: Part) -> list[Problem]:
+def _unknown(worker: WorkerEntry, paths: Iterable[str], section: str) -> list[Problem]:
     """Settings that the worker does not have: known without asking it."""
-    fields = part.worker.config_fields
-    if fields is None:
+    if worker.config_fields is None:
         return []
-    names = [field.name for field in fields]
+    names = [field.name for field in worker.config_fields]
     found = []
-    for param in part.space.params:
-        head = param.path.partition(".")[0]
+    for path in paths:
+        head = path.partition(".")[0]
         if head not in names:
             hint = suggestion(head, names)
             if not hint.startswith("did you mean"):
-                hint = f"`mosaic workers show {part.worker.name}` lists its settings"
-            found.append(Problem(f"space.{param.path}", f"the worker {part.worker.name!r} has no such setting; {hint}"))
+                hint = f"`mosaic workers show {worker.name}` lists its settings"
+            found.append(Problem(f"{section}.{path}", f"the worker {worker.name!r} has no such setting; {hint}"))
     return found
 
 

@@ -13,7 +13,7 @@ from mosaic_cluster.experiments.forecasting import Everything
 from mosaic_cluster.experiments.life import RunLife
 from mosaic_cluster.experiments.planning import Part, Prepared, run_plan
 from mosaic_cluster.experiments.replay import Replay
-from mosaic_cluster.experiments.sweeps.checking import check_sweep, config_of, planned, unknown_workers
+from mosaic_cluster.experiments.sweeps.checking import check_sweep, config_of, planned, unknown_names
 from mosaic_cluster.experiments.sweeps.describing import describe_sweep, everything_of
 from mosaic_cluster.experiments.sweeps.story import SweepStory, advisors
 from mosaic_cluster.placement import ClusterView
@@ -32,7 +32,7 @@ class Sweep:
     ) -> tuple[tuple[Part, ...], list[Problem]]:
         """See :class:`Kind`."""
         if not isinstance(spec, SweepSpec):
-            return (), unknown_workers(document, catalog)
+            return (), unknown_names(document, catalog)
         return check_sweep(spec, catalog)
 
     def prepare(self, spec: Spec, parts: tuple[Part, ...], storage: Storage) -> Prepared:
