@@ -29,7 +29,13 @@ def register(app: typer.Typer) -> None:
         if not rows:
             note(f"no experiments in {place}; say where with --storage")
             return
-        table = Table("experiment", "kind", "state", "runs", "started", "why", pad_edge=False)
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        # Whole on the narrowest terminal: it is what other verbs are given.
+        table.add_column("experiment", no_wrap=True, min_width=max(len(row["experiment_id"]) for row in rows))
+        for name in ("kind", "state", "runs"):
+            table.add_column(name, no_wrap=True)
+        for name in ("started", "why"):
+            table.add_column(name, overflow="fold", min_width=len(name))
         for row in rows:
             done = f"{row['completed']}/{row['runs']}"
             age = format_duration(round(max(0.0, time.time() - row["created_at"]))) + " ago"

@@ -61,7 +61,10 @@ def _table(entries: tuple[WorkerEntry, ...]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("worker", "version", "library", "CPUs", "memory", "GPU", "agents", "about", pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("worker", "version", "library", "CPUs", "memory", "GPU", "agents"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("about", overflow="fold")
     for entry in entries:
         if entry.error is not None or entry.capabilities is None or entry.metadata is None:
             reason = (entry.error or "").strip().splitlines()
