@@ -23,15 +23,17 @@ sys.meta_path.insert(0, Blocked())
 
 
 @pytest.mark.parametrize(
-    "code",
+    ("code", "heavy"),
     [
-        "import mosaic_cluster",
-        "import mosaic_cluster.cli as cli; cli.build()",
-        "import mosaic_cluster.app.listing, mosaic_cluster.app.progress",  # `mosaic ls` and `mosaic status`
+        ("import mosaic_cluster", HEAVY),
+        ("import mosaic_cluster.cli as cli; cli.build()", HEAVY),
+        ("import mosaic_cluster.app.listing, mosaic_cluster.app.progress", HEAVY),  # `mosaic ls` and `mosaic status`
+        ("import mosaic_cluster.app.driving", ("ray", "torch", "gymnasium", "duckdb", "pandas")),  # `mosaic run`
     ],
+    ids=["package", "help", "reading", "running"],
 )
-def test_what_is_not_loaded_to_begin_with(code: str) -> None:
-    check = f"{code}\nimport sys, json; print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
+def test_what_is_not_loaded_to_begin_with(code: str, heavy: tuple[str, ...]) -> None:
+    check = f"{code}\nimport sys, json; print(json.dumps([name for name in {heavy!r} if name in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
 
