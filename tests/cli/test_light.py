@@ -29,8 +29,9 @@ sys.meta_path.insert(0, Blocked())
         ("import mosaic_cluster.cli as cli; cli.build()", HEAVY),
         ("import mosaic_cluster.app.listing, mosaic_cluster.app.progress", HEAVY),  # `mosaic ls` and `mosaic status`
         ("import mosaic_cluster.app.driving", ("ray", "torch", "gymnasium", "duckdb", "pandas")),  # `mosaic run`
+        ("import mosaic_cluster.runtime.attempt, mosaic_cluster.runtime.hub_service", ("pydantic", "duckdb")),  # actors
     ],
-    ids=["package", "help", "reading", "running"],
+    ids=["package", "help", "reading", "running", "actors"],
 )
 def test_what_is_not_loaded_to_begin_with(code: str, heavy: tuple[str, ...]) -> None:
     check = f"{code}\nimport sys, json; print(json.dumps([name for name in {heavy!r} if name in sys.modules]))"

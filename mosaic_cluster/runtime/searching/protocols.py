@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mosaic_cluster.specs.space import Space
+if TYPE_CHECKING:  # every actor of a cluster imports this module, and none reads specs
+    from mosaic_cluster.specs.space import Space
 
 CONTINUE, STOP, PAUSE, EXPLOIT = "continue", "stop", "pause", "exploit"
 
