@@ -91,7 +91,11 @@ class BarlogRuntime:
         if self.config.backend == "balrog":
             from barlog_worker.balrog import evaluate
 
-            evaluate(self, session)
+            try:
+                evaluate(self, session)
+            except Exception:
+                self._save(session)  # what was finished need not be played again
+                raise
         elif ahead:
             with _scratch(session.run_dir), contextlib.suppress(Stopped):
                 self._play(session, ahead)

@@ -83,7 +83,7 @@ def test_a_seeded_policy_plays_alike_and_alone_as_in_a_batch(
         mask[7] = 1
         assert policy.act(seen[0], mask) == 7
         with pytest.raises(Exception, match="no position of this game"):
-            policy.act(seen[1] * 0 + np.array([1, 0], np.int8))
+            policy.act(seen[2] + seen[2][..., ::-1])  # two stones on one field
         with pytest.raises(Exception, match="has no legal move"):
             policy.act(seen[0], np.zeros(9))
 
