@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One file that is newer than what it was built from: make rebuilds the environment only when that changed.
 READY := $(VENV)/.ready
+# Where it is set, each of the many processes that tests start compiles all it imports anew.
+export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-long test-workers chaos check bench clean
