@@ -18,6 +18,9 @@ from clusters import Simulated, simulated_cluster
 from conftest import Lab, assert_nothing_left
 from support import assert_tables_equal_logs, processes_of, started, wait_for, write_spec
 
+# In one process, for the clusters of this file take a minute to start.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("placement")]
+
 GPUS = "2x(2cpu,1xRTX4090,name=small),(4cpu,2xA100-80GB,name=big)"
 SPARE = "4x(2cpu,1xRTX4090,name=node)"
 
@@ -226,8 +229,6 @@ def test_an_allocator_that_is_killed_knows_again(mixed: Lab, gpus: Simulated) ->
     assert mixed.experiment.attempts() == [1]
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("spare nodes")
 def test_runs_of_a_node_that_dies_go_on_elsewhere(fragile: Lab, spare: Simulated) -> None:
     config = {"steps": 400, "pause": 0.02, "checkpoint_every": 10}
     with fragile.start(config, limits={"max_failures": 0}, resources={"gpu_memory": "20GiB"}) as process:
@@ -246,8 +247,6 @@ def test_runs_of_a_node_that_dies_go_on_elsewhere(fragile: Lab, spare: Simulated
     assert_tables_equal_logs(experiment)
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("spare nodes")
 def test_a_drained_node_is_left(fragile: Lab, spare: Simulated) -> None:
     with fragile.start({**ENDLESS, "checkpoint_every": 10}, limits={"max_failures": 0}) as process:
         wait_for(lambda: fragile.experiment_started() and fragile.experiment.reached(20), 60, "step 20")
@@ -281,8 +280,6 @@ def _drain(cluster: Simulated, node: str) -> None:
     subprocess.run(command, env=cluster.env, capture_output=True, text=True, check=True)
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("spare nodes")
 def test_a_node_that_breaks_runs_is_kept_off(fragile: Lab) -> None:
     document = sweep(
         {"steps": 10, "pause": 0.3, "fail_on": "node-4", "raise_text": "ImportError: libGL.so.1"},
