@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt $(wildcard workers/*/pyproject.toml)
 demo: $(READY)  ## Sweep PPO on CartPole: four configurations, two seeds each, on an embedded Ray.
 	$(BIN)/mosaic run docs/examples/cartpole-sweep.yaml
 
-test: $(READY)  ## The test suite, three at a time (a quarter of an hour on two cores).
+test: $(READY)  ## The test suite, three at a time (12 minutes on two cores).
 	# Most tests wait for processes to start: more at once than there are cores.
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
