@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -63,12 +63,16 @@ def _show(report: Report) -> None:
 
     lines = rows(report)
     several = len({line.environment for line in lines}) > 1
-    table = Table(pad_edge=False, title=f"{report.experiment_id}  {report.metric}", title_justify="left")
+    title = f"{report.experiment_id}  {report.metric}"
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left")
     columns = ["environment"] if several else []
     columns += ["trial"] if any(line.trial for line in lines) else []
-    columns += ["worker", "settings", "seeds", "final", "steps", "time", "state", "reason"]
+    columns += ["worker", "settings", "seeds", "final", "steps", "time", "state"]
+    columns += ["reason"] if any(line.reason for line in lines) else []
     for name in columns:
-        table.add_column(name, justify="right" if name in ("seeds", "steps", "time") else "left")
+        text = name in ("environment", "settings", "final", "reason")
+        justify: Literal["left", "right"] = "right" if name in ("seeds", "steps", "time") else "left"
+        table.add_column(name, justify=justify, no_wrap=not text, overflow="fold")
     for line in lines:
         style = state_style(line.state)
         table.add_row(*(Text(getattr(line, name), style=style if name == "state" else "") for name in columns))
