@@ -53,29 +53,20 @@ def register(app: typer.Typer) -> None:
         from mosaic_cluster.app.driving import plan_of
 
         prepared, lines, answers = plan_of(spec, backend=backend, address=address, storage=storage, notice=note)
-        tried = _tried(prepared) if dry_run else []
+        tried, told = _tried(prepared) if dry_run else ([], [])
         if as_json:
-            document = {"spec": prepared.document, "runs": answers, "lines": lines}
-            print_json({**document, **_tried_document(dry_run, tried)})
+            document = {"spec": prepared.document, "runs": answers, "lines": [*lines, *told]}
+            print_json({**document, "dry_runs": [each.to_dict() for each in tried]})
         else:
-            sys.stdout.write("\n".join([*lines, *_tried_lines(tried)]) + "\n")
+            sys.stdout.write("\n".join([*lines, *told]) + "\n")
         _conclude(answers, tried)
 
 
-def _tried(prepared: Prepared) -> list[DryRun]:
-    from mosaic_cluster.app.trying import try_out
+def _tried(prepared: Prepared) -> tuple[list[DryRun], list[str]]:
+    from mosaic_cluster.app.trying import dry_run_lines, try_out
 
-    return try_out(prepared, Building().tell)
-
-
-def _tried_lines(tried: list[DryRun]) -> list[str]:
-    from mosaic_cluster.app.trying import dry_run_lines
-
-    return dry_run_lines(tried)
-
-
-def _tried_document(asked: bool, tried: list[DryRun]) -> dict[str, Any]:
-    return {"dry_runs": [each.to_dict() for each in tried]} if asked else {}
+    tried = try_out(prepared, Building().tell)
+    return tried, dry_run_lines(tried)
 
 
 def _conclude(answers: list[dict[str, Any]], tried: list[DryRun]) -> None:
@@ -88,12 +79,12 @@ def _on(spec: Path, cluster: str, storage: str | None, svg: Path | None, dry_run
     from mosaic_cluster.cli.drawing import show, write_svg
 
     prepared, lines, answers, made = plan_on(spec, cluster, storage=storage)
-    tried = _tried(prepared) if dry_run else []
+    tried, told = _tried(prepared) if dry_run else ([], [])
     if as_json:
-        document = {"spec": prepared.document, "runs": answers, "lines": lines, "forecast": made.to_dict()}
-        print_json({**document, **_tried_document(dry_run, tried)})
+        document = {"spec": prepared.document, "runs": answers, "lines": [*lines, *told], "forecast": made.to_dict()}
+        print_json({**document, "dry_runs": [each.to_dict() for each in tried]})
     else:
-        sys.stdout.write("\n".join([*lines, *_tried_lines(tried)]) + "\n\n")
+        sys.stdout.write("\n".join([*lines, *told]) + "\n\n")
         sys.stdout.flush()
         show(made.view)
     if svg is not None:

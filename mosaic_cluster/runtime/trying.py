@@ -77,8 +77,9 @@ def dry_run(
         )
         write_config(order)
         variables = attempt_environment(order, os.environ, None, ready)
-        variables.pop(_OWN_GPUS, None)
-        variables.update({name: os.environ[name] for name in (_OWN_GPUS,) if name in os.environ})
+        if _OWN_GPUS not in environment:
+            variables.pop(_OWN_GPUS, None)
+            variables.update({name: os.environ[name] for name in (_OWN_GPUS,) if name in os.environ})
         command = supervision_order(order, variables, ready).command
         try:
             done = subprocess.run(
