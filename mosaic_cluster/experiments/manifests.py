@@ -19,9 +19,9 @@ from mosaic_cluster.worker import (
     CheckpointMetadata,
     WorkerAnalyticsManifest,
 )
+from mosaic_cluster.worker.analytics import MANIFEST
 from mosaic_cluster.worker.errors import MosaicError, NotFound
 
-MANIFEST = "analytics.json"
 TABLES = ("lifecycle", "steps", "episodes", "metrics")
 OURS = {"attempts", "checkpoints"}
 

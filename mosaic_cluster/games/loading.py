@@ -13,14 +13,12 @@ from typing import Any
 
 from mosaic_cluster.catalog import Catalog, Ready, make_ready
 from mosaic_cluster.catalog.code_folder import code_folder
-from mosaic_cluster.worker.analytics import WorkerAnalyticsManifest
+from mosaic_cluster.worker.analytics import MANIFEST, WorkerAnalyticsManifest
 from mosaic_cluster.worker.discovery import Registration, duplicate, registrations
 from mosaic_cluster.worker.errors import BrokenWorker, ConfigError, PolicyError, Problem, WorkerNotFound
 from mosaic_cluster.worker.policy import POLICY_ENTRY_POINT_GROUP, Policy
 from mosaic_cluster.worker.policy_client import serve_policy
 from mosaic_cluster.worker.policy_server import load_from_entry
-
-MANIFEST = "analytics.json"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ from mosaic_cluster.worker._plain import to_plain
 from mosaic_cluster.worker.errors import ConfigError, Problem
 
 _T = TypeVar("_T")
+MANIFEST = "analytics.json"
+"""Name of a run's manifest, in the run's folder."""
+
 _PathLike = Union[str, "os.PathLike[str]"]
 
 

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Union
 
 from mosaic_cluster.worker._plain import json_text
-from mosaic_cluster.worker.analytics import ArtifactsMetadata, CheckpointMetadata, WorkerAnalyticsManifest
+from mosaic_cluster.worker.analytics import MANIFEST, ArtifactsMetadata, CheckpointMetadata, WorkerAnalyticsManifest
 from mosaic_cluster.worker.program import telemetry_stream
 from mosaic_cluster.worker.telemetry import TelemetryEmitter
 
@@ -341,7 +341,7 @@ class WorkerSession:
             metadata={"config": self.config.to_dict(), "results": dict(summary)},
         )
         try:
-            summary["analytics_manifest"] = str(manifest.save(self.run_dir / "analytics.json"))
+            summary["analytics_manifest"] = str(manifest.save(self.run_dir / MANIFEST))
         except OSError as error:  # what was learned is saved: an unwritten list must not make the run a failure
             import logging
 
